@@ -1,0 +1,12 @@
+"""Fused and zero-skipping convolution operators for PyTorch.
+
+``patch`` swaps trainable drop-ins into a model, ``optimize`` gives a fused inference copy of it, ``explain`` tells which
+kernel runs each block or why one fell back to torch.
+"""
+
+from convfirst_ext import _loading  # isort: skip  (the operators must be there before anything names them)
+from convfirst_ext import ops
+
+__version__ = _loading.VERSION
+
+__all__ = ["__version__", "explain", "nn", "ops", "optimize", "patch"]

@@ -1,0 +1,25 @@
+"""Operators as functions, with the argument names, defaults and dtypes of ``torch.nn.functional``."""
+
+from convfirst_ext.ops import packed, selection
+from convfirst_ext.ops.activation import ACTIVATIONS
+from convfirst_ext.ops.conv2d import conv2d
+from convfirst_ext.ops.dense_conv2d import dense_conv2d
+from convfirst_ext.ops.depthwise_conv2d import depthwise_conv2d
+from convfirst_ext.ops.depthwise_separable import depthwise_separable
+from convfirst_ext.ops.grouped_conv2d import grouped_conv2d
+from convfirst_ext.ops.mbconv import SqueezeExcite, mbconv
+from convfirst_ext.ops.pointwise_conv2d import pointwise_conv2d
+
+__all__ = [
+    "ACTIVATIONS",
+    "SqueezeExcite",
+    "conv2d",
+    "dense_conv2d",
+    "depthwise_conv2d",
+    "depthwise_separable",
+    "grouped_conv2d",
+    "mbconv",
+    "packed",
+    "pointwise_conv2d",
+    "selection",
+]

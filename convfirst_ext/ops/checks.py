@@ -1,0 +1,145 @@
+"""Argument checks of the public functions: one sentence that names the argument, its value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+IntOrPair = int | Sequence[int]
+
+
+class Window(NamedTuple):
+    """Stride, padding and dilation in the form the operators take; padding is left, right, top, bottom."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+
+def check_tensor(value: object, argument: str, dimensions: int) -> Tensor:
+    """A tensor of the right rank, or TypeError / ValueError."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{argument} must be a Tensor, but is {type(value).__name__}.")
+    if value.dim() != dimensions:
+        raise ValueError(f"{argument} must have {dimensions} dimensions, but has shape {tuple(value.shape)}.")
+    return value
+
+
+def check_same_kind(tensor: Tensor, argument: str, input: Tensor) -> None:
+    """The dtype and device of input are those of every other tensor."""
+    if tensor.dtype != input.dtype:
+        raise TypeError(f"{argument} must have input's dtype {input.dtype}, but has {tensor.dtype}.")
+    if tensor.device != input.device:
+        raise ValueError(f"{argument} must be on input's device {input.device}, but is on {tensor.device}.")
+
+
+def check_input(input: object) -> Tensor:
+    """A 4-D image tensor of a supported dtype with at least one channel."""
+    tensor = check_tensor(input, "input", 4)
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"input must have dtype float32, bfloat16 or float16, but has {tensor.dtype}.")
+    if tensor.shape[1] == 0:
+        raise ValueError(f"input must have at least one channel, but has shape {tuple(tensor.shape)}.")
+    return tensor
+
+
+def check_weight(weight: object, input: Tensor, argument: str = "weight") -> Tensor:
+    """A 4-D weight of input's dtype and device with no empty dimension."""
+    tensor = check_tensor(weight, argument, 4)
+    check_same_kind(tensor, argument, input)
+    if 0 in tensor.shape:
+        raise ValueError(f"{argument} must have no empty dimension, but has shape {tuple(tensor.shape)}.")
+    return tensor
+
+
+def check_bias(bias: object, channels: int, input: Tensor, argument: str = "bias") -> None:
+    """None, or one value an output channel."""
+    if bias is None:
+        return
+    tensor = check_tensor(bias, argument, 1)
+    check_same_kind(tensor, argument, input)
+    if tensor.shape[0] != channels:
+        raise ValueError(f"{argument} must have {channels} elements, but has {tensor.shape[0]}.")
+
+
+def check_groups(groups: object, in_channels: int, weight: Tensor) -> int:
+    """Groups that divide both sides and agree with the weight."""
+    if not _is_int(groups):
+        raise TypeError(f"groups must be an int, but is {type(groups).__name__}.")
+    if groups <= 0 or in_channels % groups or weight.shape[0] % groups:  # type: ignore[operator]
+        raise ValueError(
+            f"groups must be positive and divide the {in_channels} input and {weight.shape[0]} output channels, "
+            f"but is {groups}."
+        )
+    if weight.shape[1] != in_channels // groups:  # type: ignore[operator]
+        raise ValueError(
+            f"weight must have {in_channels // groups} input channels a group, "  # type: ignore[operator]
+            f"but has shape {tuple(weight.shape)} for {in_channels} channels in {groups} groups."
+        )
+    return groups  # type: ignore[return-value]
+
+
+def check_residual(residual: object, shape: Sequence[int], input: Tensor) -> None:
+    """None, or a tensor of the output's shape."""
+    if residual is None:
+        return
+    tensor = check_tensor(residual, "residual", 4)
+    check_same_kind(tensor, "residual", input)
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"residual must have the output's shape {tuple(shape)}, but has {tuple(tensor.shape)}.")
+
+
+def check_window(stride: object, padding: object, dilation: object) -> Window:
+    """Stride, padding and dilation as tuples."""
+    stride_hw = _pair(stride, "stride", 1)
+    dilation_hw = _pair(dilation, "dilation", 1)
+    if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == 4:
+        left, right, top, bottom = (_number(p, "padding", 0) for p in padding)
+        return Window(stride_hw, (left, right, top, bottom), dilation_hw)
+    pad_h, pad_w = _pair(padding, "padding", 0)
+    return Window(stride_hw, (pad_w, pad_w, pad_h, pad_h), dilation_hw)
+
+
+def output_size(input: Tensor, kernel: Sequence[int], window: Window) -> tuple[int, int]:
+    """Height and width of a convolution's output, or ValueError where the padded input is too small."""
+    left, right, top, bottom = window.padding
+    sizes = []
+    for axis, size, pad in ((0, input.shape[2], top + bottom), (1, input.shape[3], left + right)):
+        span = window.dilation[axis] * (kernel[axis] - 1) + 1
+        if size + pad < span:
+            raise ValueError(
+                f"input must be at least as large as the dilated kernel with its padding, but its padded "
+                f"{'height' if axis == 0 else 'width'} is {size + pad} and the kernel spans {span}."
+            )
+        sizes.append((size + pad - span) // window.stride[axis] + 1)
+    return sizes[0], sizes[1]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+
+
+def _number(value: object, argument: str, least: int) -> int:
+    if not _is_int(value):
+        raise TypeError(f"{argument} must be made of ints, but has {value!r}.")
+    if value < least:  # type: ignore[operator]
+        raise ValueError(f"{argument} must be at least {least}, but has {value}.")
+    return value  # type: ignore[return-value]
+
+
+def _pair(value: object, argument: str, least: int) -> tuple[int, int]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) == 1:
+            value = (value[0], value[0])
+        if len(value) != 2:
+            raise ValueError(f"{argument} must be one int or two, but is {tuple(value)!r}.")
+        return _number(value[0], argument, least), _number(value[1], argument, least)
+    if not _is_int(value):
+        raise TypeError(f"{argument} must be an int or a pair of ints, but is {value!r}.")
+    number = _number(value, argument, least)
+    return number, number

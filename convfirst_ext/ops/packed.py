@@ -1,0 +1,148 @@
+"""Operators on packed weights: the building blocks of fused inference modules. They know no gradients.
+
+Inputs are dense channels_last tensors in float32, bfloat16 or float16; weights and biases are packed once, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LANES = 16
+KERNELS = ("depthwise", "grouped", "pointwise", "dense")
+
+_raw = torch.ops.convfirst
+_CONVOLUTIONS: dict[str, Callable[..., Tensor]] = {
+    kernel: getattr(_raw, f"{kernel}_conv2d_packed").default for kernel in KERNELS
+}
+_mbconv = _raw.mbconv_packed.default
+_depthwise_separable = _raw.depthwise_separable_packed.default
+
+
+def pack_weight(weight: Tensor) -> Tensor:
+    """Packs an (O, K, R, S) weight into (ceil(O / 16), R, S, K, 16) float32."""
+    return _raw.pack_weight.default(weight.detach())
+
+
+def pack_bias(bias: Tensor | None, channels: int) -> Tensor:
+    """A bias in float32, padded with zeros to whole blocks of 16 channels; zeros where there is none."""
+    whole = -(-channels // LANES) * LANES
+    if bias is None:
+        return torch.zeros(whole)
+    return F.pad(bias.detach().float(), (0, whole - channels))
+
+
+def conv2d(
+    kernel: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    out_channels: int,
+    activation: str,
+) -> Tensor:
+    """``activation(conv(input) + bias) + residual`` with one of the kernels of ``choose_kernel``.
+
+    Args:
+        kernel: "depthwise", "grouped", "pointwise" or "dense".
+        input: (N, C, H, W), dense channels_last.
+        weight: from ``pack_weight``.
+        bias: from ``pack_bias``.
+        residual: None, or a tensor like the output.
+        stride: vertical, horizontal.
+        padding: left, right, top, bottom.
+        dilation: vertical, horizontal.
+        groups: number of groups.
+        out_channels: O, which the packed weight no longer tells.
+        activation: one of ``ACTIVATIONS``.
+
+    Returns:
+        (N, O, H', W') in channels_last and input's dtype.
+
+    Raises:
+        RuntimeError: an argument does not fit the others.
+    """
+    return _CONVOLUTIONS[kernel](
+        input, weight, bias, residual, stride, padding, dilation, groups, out_channels, activation
+    )
+
+
+def mbconv(
+    input: Tensor,
+    expand_weight: Tensor | None,
+    expand_bias: Tensor | None,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    se: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+    project_weight: Tensor,
+    project_bias: Tensor,
+    residual: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    hidden_channels: int,
+    out_channels: int,
+    activation: str,
+    output_activation: str = "identity",
+    se_activation: str = "relu",
+    se_gate: str = "sigmoid",
+) -> Tensor:
+    """An inverted residual in one call; see ``convfirst_ext.ops.mbconv`` for the arithmetic.
+
+    Weights and biases are packed; ``se`` holds squeeze-excite's reduce weight and bias, expand weight and bias. groups
+    equal to hidden_channels means depthwise, hidden_channels / 8 means group width 8.
+
+    Raises:
+        RuntimeError: an argument does not fit the others.
+    """
+    if expand_weight is None and se is None and groups == hidden_channels:
+        return _depthwise_separable(
+            input,
+            conv_weight,
+            conv_bias,
+            project_weight,
+            project_bias,
+            residual,
+            stride,
+            padding,
+            dilation,
+            out_channels,
+            activation,
+            output_activation,
+        )
+    reduce_weight, reduce_bias, excite_weight, excite_bias = se or (None, None, None, None)
+    # The bottleneck's true width is the depth of the second layer.
+    squeezed = excite_weight.shape[3] if excite_weight is not None else 0
+    return _mbconv(
+        input,
+        expand_weight,
+        expand_bias,
+        conv_weight,
+        conv_bias,
+        project_weight,
+        project_bias,
+        residual,
+        stride,
+        padding,
+        dilation,
+        groups,
+        hidden_channels,
+        out_channels,
+        activation,
+        output_activation,
+        reduce_weight,
+        reduce_bias,
+        excite_weight,
+        excite_bias,
+        squeezed,
+        se_activation,
+        se_gate,
+    )

@@ -1,0 +1,65 @@
+"""Which kernel a convolution gets, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from convfirst_ext.ops.checks import DTYPES
+
+STEM_CHANNELS = 4  # direct convolution over more input channels is no faster than torch's
+MAX_KERNEL_ROWS = 128
+
+
+class Choice(NamedTuple):
+    """A kernel's name, or None where torch runs the layer, and the reason in words."""
+
+    kernel: str | None
+    reason: str
+
+
+def choose_kernel(
+    weight_shape: Sequence[int],
+    *,
+    groups: int,
+    stride: Sequence[int] = (1, 1),
+    dilation: Sequence[int] = (1, 1),
+    dtype: torch.dtype = torch.float32,
+    device_type: str = "cpu",
+    padded: bool = False,
+) -> Choice:
+    """Picks the kernel for a 2-D convolution.
+
+    Args:
+        weight_shape: (O, C / groups, R, S).
+        groups: number of groups.
+        stride: vertical and horizontal stride.
+        dilation: vertical and horizontal dilation.
+        dtype: dtype of input and weight.
+        device_type: "cpu", "cuda", ...
+        padded: whether the convolution pads its input.
+
+    Returns:
+        The choice; ``kernel`` is "depthwise", "pointwise", "grouped", "dense" or None.
+    """
+    out_channels, group_in, rows, columns = weight_shape
+    if device_type != "cpu":
+        return Choice(None, f"no kernel for {device_type} tensors")
+    if dtype not in DTYPES:
+        return Choice(None, f"no kernel for {dtype}")
+    if rows > MAX_KERNEL_ROWS:
+        return Choice(None, f"the kernel has more than {MAX_KERNEL_ROWS} rows")
+    if group_in == 1 and groups > 1:
+        return Choice("depthwise", "one input channel a group")
+    if groups == 1:
+        if rows == columns == 1 and tuple(stride) == (1, 1) and not padded:
+            return Choice("pointwise", "1x1 kernel")
+        if group_in <= STEM_CHANNELS:
+            return Choice("dense", f"at most {STEM_CHANNELS} input channels")
+        return Choice(None, f"dense {rows}x{columns} over {group_in} channels: torch's kernel is as fast")
+    group_out = out_channels // groups
+    if group_in == group_out and (group_in == 8 or group_in % 16 == 0):
+        return Choice("grouped", f"group width {group_in}")
+    return Choice(None, f"group width {group_in} to {group_out}: only 8 and multiples of 16 have a kernel")

@@ -1,0 +1,86 @@
+"""How every single convolution is called: checked, laid out, then through the raw operator with or without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from convfirst_ext.ops import packed, registration
+from convfirst_ext.ops.activation import apply_activation, check_activation
+from convfirst_ext.ops.checks import (
+    Window,
+    check_bias,
+    check_groups,
+    check_input,
+    check_residual,
+    check_weight,
+    check_window,
+    output_size,
+)
+from convfirst_ext.ops.layout import restore_layout, to_channels_last
+
+_PLAIN: dict[str, Callable[..., Tensor]] = {
+    name.removesuffix("_conv2d"): getattr(torch.ops.convfirst, name).default for name in registration.CONVOLUTIONS
+}
+
+
+def wants_gradient(*tensors: Tensor | None) -> bool:
+    """Whether autograd will ask for the gradient of any of these."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def convolve(
+    kernel: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    activation: str = "identity",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """``activation(conv2d(...)) + residual`` by the kernel of that name, in the layout torch would give."""
+    check_input(input)
+    check_weight(weight, input)
+    window = check_window(stride, padding, dilation)
+    group_count = check_groups(groups, input.shape[1], weight)
+    check_bias(bias, weight.shape[0], input)
+    check_activation(activation, "activation")
+    size = output_size(input, weight.shape[2:], window)
+    check_residual(residual, (input.shape[0], weight.shape[0], *size), input)
+    return run_checked(kernel, input, weight, bias, window, group_count, activation, residual)
+
+
+def run_checked(
+    kernel: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    groups: int,
+    activation: str = "identity",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """``convolve`` on arguments that are known to be right."""
+    dense = to_channels_last(input)
+    if wants_gradient(input, weight, bias, residual):
+        output = _PLAIN[kernel](dense, weight, bias, *window, groups)
+        output = apply_activation(activation, output)
+        output = output if residual is None else output + residual
+    else:
+        output = packed.conv2d(
+            kernel,
+            dense,
+            packed.pack_weight(weight),
+            packed.pack_bias(bias, weight.shape[0]),
+            None if residual is None else to_channels_last(residual),
+            *window,
+            groups,
+            weight.shape[0],
+            activation,
+        )
+    return restore_layout(output, input, weight)

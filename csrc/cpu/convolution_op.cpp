@@ -1,0 +1,64 @@
+// Checks the arguments of a single convolution, allocates its output and runs it.
+#include "convolution_op.h"
+
+#include "spatial_run.h"
+
+namespace convfirst {
+namespace {
+
+Convolution describe(const ConvolutionKind& kind, const Tensor& input, const WeightShape& weight, const Ints& stride,
+                     const Ints& padding, const Ints& dilation, int64_t groups) {
+  Convolution conv{};
+  conv.in = view_nhwc(input, "input");
+  conv.window = window_of(weight.kernel_h, weight.kernel_w, stride, padding, dilation);
+  conv.groups = groups;
+  conv.out_c = weight.out_c;
+  check_output(conv.window, conv.in.h, conv.in.w);
+  STD_TORCH_CHECK(conv.in.c > 0 && conv.out_c > 0, "input and weight must have at least one channel.");
+  STD_TORCH_CHECK(groups > 0 && conv.in.c % groups == 0 && conv.out_c % groups == 0, "groups must divide the ",
+                  conv.in.c, " input and ", conv.out_c, " output channels, but is ", groups, ".");
+  STD_TORCH_CHECK(weight.group_in == conv.in.c / groups, "weight must have ", conv.in.c / groups,
+                  " input channels a group, but has ", weight.group_in, ".");
+  STD_TORCH_CHECK(conv.window.kernel_h <= kMaxKernelRows, "weight must have at most ", kMaxKernelRows, " rows.");
+  conv.out_h = conv.window.out_h(conv.in.h);
+  conv.out_w = conv.window.out_w(conv.in.w);
+  kind.check(conv);
+  return conv;
+}
+
+Tensor allocate(const Tensor& input, const Convolution& conv) {
+  return empty_nhwc(input, conv.in.n, conv.out_c, conv.out_h, conv.out_w);
+}
+
+}  // namespace
+
+Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                 const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups) {
+  Convolution conv = describe(kind, input, weight_shape(weight), stride, padding, dilation, groups);
+  std::vector<float> packed(static_cast<size_t>(weight_shape(weight).packed_floats()));
+  pack_weight_into(weight, packed.data());
+  const std::vector<float> whole_bias = padded_bias(bias, conv.out_c);
+  Tensor out = allocate(input, conv);
+  conv.weights = packed.data(), conv.bias = whole_bias.data(), conv.out = out.mutable_data_ptr();
+  if (out.numel() > 0) kind.run(conv);
+  return out;
+}
+
+Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const Tensor& bias,
+                  const OptionalTensor& residual, const Ints& stride, const Ints& padding, const Ints& dilation,
+                  int64_t groups, int64_t out_channels, const std::string& activation) {
+  STD_TORCH_CHECK(weight.dim() == 5 && weight.size(0) == ceil_div(out_channels, kLanes) && weight.size(4) == kLanes,
+                  "weight must be packed by pack_weight for ", out_channels, " output channels.");
+  const WeightShape shape{out_channels, weight.size(3), weight.size(1), weight.size(2)};
+  Convolution conv = describe(kind, input, shape, stride, padding, dilation, groups);
+  conv.weights = view_floats(weight, "weight", shape.packed_floats());
+  conv.bias = view_floats(bias, "bias", shape.blocks() * kLanes);
+  conv.activation = activation_of(activation, "activation");
+  Tensor out = allocate(input, conv);
+  if (residual) conv.residual = view_like(*residual, "residual", out);
+  conv.out = out.mutable_data_ptr();
+  if (out.numel() > 0) kind.run(conv);
+  return out;
+}
+
+}  // namespace convfirst

@@ -1,0 +1,46 @@
+// The two forms every single convolution is registered in: torch's layouts, and packed for inference.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "convolution.h"
+#include "packing.h"
+
+namespace convfirst {
+
+using Ints = std::vector<int64_t>;
+using OptionalTensor = std::optional<Tensor>;
+
+// What a kind of convolution accepts and how it runs.
+struct ConvolutionKind {
+  void (*check)(const Convolution& conv);
+  void (*run)(const Convolution& conv);
+};
+
+Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                 const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
+
+Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const Tensor& bias,
+                  const OptionalTensor& residual, const Ints& stride, const Ints& padding, const Ints& dilation,
+                  int64_t groups, int64_t out_channels, const std::string& activation);
+
+// Defines <name> and <name>_packed for one kind and registers them.
+#define CONVFIRST_REGISTER_CONVOLUTION(name, kind)                                                                   \
+  Tensor name##_plain(const Tensor input, const Tensor weight, const OptionalTensor bias, const Ints stride,         \
+                      const Ints padding, const Ints dilation, int64_t groups) {                                     \
+    return run_plain(kind, input, weight, bias, stride, padding, dilation, groups);                                  \
+  }                                                                                                                  \
+  Tensor name##_packed(const Tensor input, const Tensor weight, const Tensor bias, const OptionalTensor residual,    \
+                       const Ints stride, const Ints padding, const Ints dilation, int64_t groups,                   \
+                       int64_t out_channels, const std::string activation) {                                        \
+    return run_packed(kind, input, weight, bias, residual, stride, padding, dilation, groups, out_channels,          \
+                      activation);                                                                                   \
+  }                                                                                                                  \
+  STABLE_TORCH_LIBRARY_IMPL(convfirst, CPU, m) {                                                                     \
+    m.impl(#name, TORCH_BOX(&name##_plain));                                                                         \
+    m.impl(#name "_packed", TORCH_BOX(&name##_packed));                                                              \
+  }
+
+}  // namespace convfirst

@@ -1,0 +1,17 @@
+// Depthwise convolution with any channel multiplier: one input channel a group.
+#include "convolution_op.h"
+
+namespace convfirst {
+namespace {
+
+void check(const Convolution& conv) {
+  STD_TORCH_CHECK(conv.groups == conv.in.c, "groups must equal the ", conv.in.c, " input channels, but is ", conv.groups,
+                  ".");
+}
+
+constexpr ConvolutionKind kKind = {check, run_spatial};
+
+CONVFIRST_REGISTER_CONVOLUTION(depthwise_conv2d, kKind)
+
+}  // namespace
+}  // namespace convfirst

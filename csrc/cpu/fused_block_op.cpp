@@ -1,0 +1,79 @@
+// Turns packed tensors into a FusedBlock after checking that every one has the size its role asks for.
+#include "fused_block_op.h"
+
+#include "spatial_run.h"
+
+namespace convfirst {
+namespace {
+
+int64_t padded(int64_t channels) { return ceil_div(channels, kLanes) * kLanes; }
+
+void set_convolution(const PackedBlock& p, FusedBlock& block) {
+  const Tensor& weight = p.conv_weight;
+  STD_TORCH_CHECK(weight.dim() == 5 && weight.size(4) == kLanes, "conv_weight must be packed by pack_weight.");
+  const bool depthwise = p.groups == p.hidden_channels;
+  STD_TORCH_CHECK(depthwise || p.groups * 8 == p.hidden_channels, "groups must be hidden_channels or hidden_channels / 8, but is ",
+                  p.groups, " of ", p.hidden_channels, ".");
+  STD_TORCH_CHECK(weight.size(3) == (depthwise ? 1 : 8), "conv_weight must have ", depthwise ? 1 : 8,
+                  " input channels a group, but has ", weight.size(3), ".");
+  STD_TORCH_CHECK(weight.size(1) <= kMaxKernelRows, "conv_weight must have at most ", kMaxKernelRows, " rows.");
+  block.grouped8 = !depthwise;
+  block.window = window_of(weight.size(1), weight.size(2), p.stride, p.padding, p.dilation);
+  check_output(block.window, block.in.h, block.in.w);
+  block.out_h = block.window.out_h(block.in.h);
+  block.out_w = block.window.out_w(block.in.w);
+  const int64_t taps = weight.size(1) * weight.size(2) * weight.size(3);
+  block.conv_weights = view_floats(weight, "conv_weight", padded(block.hidden) * taps);
+  block.conv_bias = view_floats(p.conv_bias, "conv_bias", padded(block.hidden));
+}
+
+void set_expansion(const PackedBlock& p, FusedBlock& block) {
+  STD_TORCH_CHECK(p.expand_weight.has_value() == p.expand_bias.has_value(),
+                  "expand_bias must be given exactly when expand_weight is.");
+  if (!p.expand_weight) {
+    STD_TORCH_CHECK(block.hidden == block.in.c, "hidden_channels must be the ", block.in.c,
+                    " input channels where there is no expand_weight, but is ", block.hidden, ".");
+    return;
+  }
+  block.expand_weights = view_floats(*p.expand_weight, "expand_weight", padded(block.hidden) * block.in.c);
+  block.expand_bias = view_floats(*p.expand_bias, "expand_bias", padded(block.hidden));
+}
+
+void set_squeeze_excite(const PackedSqueezeExcite& p, FusedBlock& block) {
+  if (!p.reduce_weight) return;
+  STD_TORCH_CHECK(p.reduce_bias && p.expand_weight && p.expand_bias && p.channels > 0,
+                  "se_reduce_bias, se_expand_weight, se_expand_bias and se_channels must come with se_reduce_weight.");
+  SqueezeExcite& se = block.se;
+  se.squeezed = p.channels;
+  se.reduce_weights = view_floats(*p.reduce_weight, "se_reduce_weight", padded(p.channels) * block.hidden);
+  se.reduce_bias = view_floats(*p.reduce_bias, "se_reduce_bias", padded(p.channels));
+  se.expand_weights = view_floats(*p.expand_weight, "se_expand_weight", padded(block.hidden) * p.channels);
+  se.expand_bias = view_floats(*p.expand_bias, "se_expand_bias", padded(block.hidden));
+  se.activation = activation_of(p.activation, "se_activation");
+  se.gate = activation_of(p.gate, "se_gate");
+}
+
+}  // namespace
+
+Tensor run_packed_block(const PackedBlock& p) {
+  FusedBlock block;
+  block.in = view_nhwc(p.input, "input");
+  block.hidden = p.hidden_channels;
+  block.out_c = p.out_channels;
+  STD_TORCH_CHECK(block.in.c > 0 && block.hidden > 0 && block.out_c > 0,
+                  "input, hidden_channels and out_channels must have at least one channel.");
+  set_convolution(p, block);
+  set_expansion(p, block);
+  set_squeeze_excite(p.se, block);
+  block.project_weights = view_floats(p.project_weight, "project_weight", padded(block.out_c) * block.hidden);
+  block.project_bias = view_floats(p.project_bias, "project_bias", padded(block.out_c));
+  block.activation = activation_of(p.activation, "activation");
+  block.output_activation = activation_of(p.output_activation, "output_activation");
+  Tensor out = empty_nhwc(p.input, block.in.n, block.out_c, block.out_h, block.out_w);
+  if (p.residual) block.residual = view_like(*p.residual, "residual", out);
+  block.out = out.mutable_data_ptr();
+  if (out.numel() > 0) run_fused_block(block);
+  return out;
+}
+
+}  // namespace convfirst

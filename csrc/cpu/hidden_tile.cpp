@@ -1,0 +1,104 @@
+// Produces hidden rows tile by tile. The ring has zero columns at both sides, so the convolution knows no edges; rows
+// outside the image are skipped.
+#include "hidden_tile.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "image_rows.h"
+#include "spatial_run.h"
+
+namespace convfirst {
+
+HiddenTile::HiddenTile(const FusedBlock& block, const BlockPlan& plan, const KernelTable& kernels)
+    : block_(block),
+      kernels_(kernels),
+      clamp_(clamp_of(block.activation)),
+      padded_w_(block.shape().padded_w),
+      ring_rows_(ring_rows(block.shape(), plan)),
+      ring_block_(ring_rows_ * padded_w_ * kLanes),
+      most_blocks_(plan.hidden_blocks) {}
+
+int64_t HiddenTile::scratch_floats() const {
+  const bool widens = block_.expand_weights && block_.in.storage != Storage::kFloat32;
+  const int64_t row = widens ? ceil_div(block_.in.w * block_.in.c, kLanes) * kLanes : 0;
+  return most_blocks_ * ring_block_ + row;
+}
+
+void HiddenTile::begin(int64_t image, int64_t first, int64_t count, float* scratch) {
+  image_ = image, first_ = first, count_ = count, filled_ = -1;
+  ring_ = scratch;
+  widened_ = scratch + most_blocks_ * ring_block_;
+  const Window& w = block_.window;
+  const int64_t right = w.left + block_.in.w;
+  for (int64_t row = 0; row < count * ring_rows_; ++row) {
+    float* pixels = ring_ + row * padded_w_ * kLanes;
+    std::memset(pixels, 0, static_cast<size_t>(w.left * kLanes) * sizeof(float));
+    std::memset(pixels + right * kLanes, 0, static_cast<size_t>((padded_w_ - right) * kLanes) * sizeof(float));
+  }
+}
+
+void HiddenTile::fill_until(int64_t last_row, int64_t first_row) {
+  if (filled_ < 0) filled_ = std::max<int64_t>(first_row, 0);
+  filled_ = std::max(filled_, first_row);
+  for (; filled_ <= std::min(last_row, block_.in.h - 1); ++filled_) fill_row(filled_);
+}
+
+void HiddenTile::fill_row(int64_t row) {
+  float* target = ring_row(row) + block_.window.left * kLanes;
+  if (block_.expand_weights) return expand_row(row, target);
+  const Patch patch{image_, row, 1, 0, block_.in.w};
+  for (int64_t b = 0; b < count_; ++b) {
+    const int64_t channel = (first_ + b) * kLanes;
+    const int64_t lanes = std::min<int64_t>(kLanes, block_.hidden - channel);
+    gather_block(kernels_, block_.in, patch, channel, lanes, 1, target + b * ring_block_);
+  }
+}
+
+void HiddenTile::expand_row(int64_t row, float* target) {
+  static constexpr int64_t kNoOffset[] = {0};
+  const ImageView& in = block_.in;
+  const int64_t start = (image_ * in.h + row) * in.w * in.c;
+  GemmArgs g{};
+  if (in.storage == Storage::kFloat32) {
+    g.a = static_cast<const float*>(in.data) + start;
+  } else {
+    kernels_.widen[static_cast<int>(in.storage)](offset(in.data, in.storage, start), widened_, in.w * in.c);
+    g.a = widened_;
+  }
+  g.a_stride = in.c, g.taps = kNoOffset, g.tap_count = 1, g.depth = in.c;
+  g.b = block_.expand_weights + first_ * in.c * kLanes, g.b_block = in.c * kLanes;
+  g.init = block_.expand_bias + first_ * kLanes, g.init_block = kLanes;
+  g.c = target, g.c_stride = kLanes, g.c_block = ring_block_;
+  g.low = clamp_.low, g.high = clamp_.high, g.last_lanes = kLanes;
+  multiply(kernels_, g, in.w, count_);
+  if (clamp_.exact) return;
+  for (int64_t b = 0; b < count_; ++b) kernels_.activate(target + b * ring_block_, in.w, block_.activation);
+}
+
+void HiddenTile::convolve(int64_t y0, int64_t y1, float* out, int64_t out_block) {
+  const Window& w = block_.window;
+  const int64_t first_row = y0 * w.stride_h - w.top;
+  fill_until((y1 - 1) * w.stride_h - w.top + w.span_h() - 1, first_row);
+  const int64_t inputs = block_.grouped8 ? 8 : 1;
+  const SpatialFamily& family = block_.grouped8 ? kernels_.grouped8 : kernels_.depthwise;
+  SpatialArgs s{};
+  s.in_stride = kLanes, s.out_stride = kLanes, s.lanes = kLanes, s.low = clamp_.low, s.high = clamp_.high;
+  for (int64_t b = 0; b < count_; ++b) {
+    s.weights = block_.conv_weights + (first_ + b) * w.kernel_h * w.kernel_w * inputs * kLanes;
+    s.bias = block_.conv_bias + (first_ + b) * kLanes;
+    for (int64_t y = y0; y < y1; ++y) {
+      const float* rows[kMaxKernelRows];
+      for (int64_t ky = 0; ky < w.kernel_h; ++ky) {
+        const int64_t row = y * w.stride_h - w.top + ky * w.dilation_h;
+        rows[ky] = row < 0 || row >= block_.in.h ? nullptr : ring_row(row) + b * ring_block_;
+      }
+      s.rows = rows;
+      s.out = out + b * out_block + (y - y0) * block_.out_w * kLanes;
+      convolve_run(family, w, s, block_.out_w);
+    }
+    if (!clamp_.exact) kernels_.activate(out + b * out_block, (y1 - y0) * block_.out_w, block_.activation);
+  }
+}
+
+}  // namespace convfirst

@@ -1,0 +1,73 @@
+// Copies rectangles of an NHWC image into fp32 scratch.
+#include "image_rows.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace convfirst {
+namespace {
+
+// The part of [first, first + count) that lies inside [0, size), as offsets into the range.
+struct Inside {
+  int64_t begin, end;
+};
+Inside inside(int64_t first, int64_t count, int64_t size) {
+  const int64_t begin = std::clamp<int64_t>(-first, 0, count);
+  return {begin, std::clamp<int64_t>(size - first, begin, count)};
+}
+
+void fill_zeros(float* out, int64_t count) {
+  if (count > 0) std::memset(out, 0, static_cast<size_t>(count) * sizeof(float));
+}
+
+// Calls copy(source offset in elements, destination pixel, pixels) for the inside of every row and zeroes the rest.
+template <class Copy>
+void copy_rows(const ImageView& in, const Patch& patch, int64_t width, float* out, const Copy& copy) {
+  const Inside columns = inside(patch.column, patch.columns, in.w);
+  for (int64_t r = 0; r < patch.rows; ++r) {
+    const int64_t y = patch.row + r;
+    float* row = out + r * patch.columns * width;
+    if (y < 0 || y >= in.h) {
+      fill_zeros(row, patch.columns * width);
+      continue;
+    }
+    fill_zeros(row, columns.begin * width);
+    fill_zeros(row + columns.end * width, (patch.columns - columns.end) * width);
+    if (columns.end > columns.begin) {
+      const int64_t pixel = (patch.image * in.h + y) * in.w + patch.column + columns.begin;
+      copy(pixel * in.c, row + columns.begin * width, columns.end - columns.begin);
+    }
+  }
+}
+
+// Repeats each of the gathered channels `multiplier` times, in place.
+void repeat_channels(float* pixels, int64_t count, int64_t first_out, int64_t lanes, int64_t multiplier) {
+  const int64_t first = first_out / multiplier;
+  for (int64_t p = 0; p < count; ++p) {
+    float source[kLanes];
+    std::memcpy(source, pixels + p * kLanes, sizeof source);
+    for (int64_t l = 0; l < lanes; ++l) pixels[p * kLanes + l] = source[(first_out + l) / multiplier - first];
+  }
+}
+
+}  // namespace
+
+void gather_block(const KernelTable& kernels, const ImageView& in, const Patch& patch, int64_t first_out, int64_t lanes,
+                  int64_t multiplier, float* out) {
+  const GatherKernel gather = kernels.gather[static_cast<int>(in.storage)];
+  const int64_t first = first_out / multiplier;
+  const int64_t channels = (first_out + lanes - 1) / multiplier - first + 1;
+  copy_rows(in, patch, kLanes, out, [&](int64_t source, float* target, int64_t pixels) {
+    gather({offset(in.data, in.storage, source + first), in.c, target, pixels, channels});
+    if (multiplier > 1) repeat_channels(target, pixels, first_out, lanes, multiplier);
+  });
+}
+
+void widen_patch(const KernelTable& kernels, const ImageView& in, const Patch& patch, float* out) {
+  const WidenKernel widen = kernels.widen[static_cast<int>(in.storage)];
+  copy_rows(in, patch, in.c, out, [&](int64_t source, float* target, int64_t pixels) {
+    widen(offset(in.data, in.storage, source), target, pixels * in.c);
+  });
+}
+
+}  // namespace convfirst

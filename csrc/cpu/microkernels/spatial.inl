@@ -1,0 +1,125 @@
+// Depthwise and group-width-8 convolution of a run of output pixels in one 16-channel block (CS267 report, algorithm 1,
+// turned to channels-last and register-blocked): weights and sums stay in registers, every input pixel is loaded once a
+// kernel row and slides along the outputs that it meets.
+
+CONVFIRST_INLINE void store_run_pixel(Vec v, const SpatialArgs& s, int64_t pixel) {
+  const Vec bounded = Vec::at_most(Vec::set1(s.high), Vec::at_least(Vec::set1(s.low), v));
+  float* out = s.out + pixel * s.out_stride;
+  if (s.lanes < kLanes) {
+    bounded.store_partial(out, s.lanes);
+  } else {
+    bounded.store(out);
+  }
+}
+
+// The products of one input pixel with the kernel columns that reach it.
+template <int kKernel, int kStride, int kTile>
+CONVFIRST_INLINE void scatter_pixel(Vec (&acc)[kTile], const Vec (&weights)[kKernel], Vec pixel, int column) {
+  CONVFIRST_UNROLL for (int kx = 0; kx < kKernel; ++kx) {
+    const int offset = column - kx;
+    if (offset >= 0 && offset % kStride == 0 && offset / kStride < kTile) {
+      acc[offset / kStride] = Vec::fma(pixel, weights[kx], acc[offset / kStride]);
+    }
+  }
+}
+
+template <int kKernel, int kStride, int kTile>
+void depthwise(const SpatialArgs& s) {
+  constexpr int kColumns = (kTile - 1) * kStride + kKernel;
+  Vec acc[kTile];
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
+  CONVFIRST_UNROLL for (int ky = 0; ky < kKernel; ++ky) {
+    const float* row = s.rows[ky];
+    if (!row) continue;
+    Vec weights[kKernel];
+    CONVFIRST_UNROLL for (int kx = 0; kx < kKernel; ++kx) {
+      weights[kx] = Vec::load(s.weights + (ky * kKernel + kx) * kLanes);
+    }
+    CONVFIRST_UNROLL for (int column = 0; column < kColumns; ++column) {
+      scatter_pixel<kKernel, kStride, kTile>(acc, weights, Vec::load(row + column * s.in_stride), column);
+    }
+  }
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) store_run_pixel(acc[t], s, t);
+}
+
+template <int kKernel, int kStride, int kTile, int kInput>
+CONVFIRST_INLINE void accumulate_group_input(Vec (&acc)[kTile], const float* row, int64_t in_stride,
+                                             const float* weights) {
+  constexpr int kColumns = (kTile - 1) * kStride + kKernel;
+  Vec taps[kKernel];
+  CONVFIRST_UNROLL for (int kx = 0; kx < kKernel; ++kx) taps[kx] = Vec::load(weights + (kx * 8 + kInput) * kLanes);
+  CONVFIRST_UNROLL for (int column = 0; column < kColumns; ++column) {
+    const Vec pixel = Vec::spread_in_groups<kInput>(Vec::load(row + column * in_stride));
+    scatter_pixel<kKernel, kStride, kTile>(acc, taps, pixel, column);
+  }
+}
+
+// Two groups of eight share a register: an input channel is spread over its group by one permutation, which then
+// serves every kernel column and output that the pixel meets.
+template <int kKernel, int kStride, int kTile>
+void grouped8(const SpatialArgs& s) {
+  Vec acc[kTile];
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
+  for (int ky = 0; ky < kKernel; ++ky) {
+    const float* row = s.rows[ky];
+    if (!row) continue;
+    const float* weights = s.weights + ky * kKernel * 8 * kLanes;
+    accumulate_group_input<kKernel, kStride, kTile, 0>(acc, row, s.in_stride, weights);
+    accumulate_group_input<kKernel, kStride, kTile, 1>(acc, row, s.in_stride, weights);
+    accumulate_group_input<kKernel, kStride, kTile, 2>(acc, row, s.in_stride, weights);
+    accumulate_group_input<kKernel, kStride, kTile, 3>(acc, row, s.in_stride, weights);
+    accumulate_group_input<kKernel, kStride, kTile, 4>(acc, row, s.in_stride, weights);
+    accumulate_group_input<kKernel, kStride, kTile, 5>(acc, row, s.in_stride, weights);
+    accumulate_group_input<kKernel, kStride, kTile, 6>(acc, row, s.in_stride, weights);
+    accumulate_group_input<kKernel, kStride, kTile, 7>(acc, row, s.in_stride, weights);
+  }
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) store_run_pixel(acc[t], s, t);
+}
+
+template <int kTile>
+void depthwise_any(const SpatialArgs& s) {
+  Vec acc[kTile];
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
+  for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
+    if (!s.rows[ky]) continue;
+    for (int64_t kx = 0; kx < s.kernel_w; ++kx) {
+      const Vec weight = Vec::load(s.weights + (ky * s.kernel_w + kx) * kLanes);
+      const float* in = s.rows[ky] + kx * s.dilation * s.in_stride;
+      CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) {
+        acc[t] = Vec::fma(Vec::load(in + t * s.stride * s.in_stride), weight, acc[t]);
+      }
+    }
+  }
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) store_run_pixel(acc[t], s, t);
+}
+
+template <int kTile, int kInput>
+CONVFIRST_INLINE void accumulate_group_tap(Vec (&acc)[kTile], const float* in, int64_t step, const float* weights) {
+  const Vec weight = Vec::load(weights + kInput * kLanes);
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) {
+    acc[t] = Vec::fma(Vec::spread_in_groups<kInput>(Vec::load(in + t * step)), weight, acc[t]);
+  }
+}
+
+template <int kTile>
+void grouped8_any(const SpatialArgs& s) {
+  Vec acc[kTile];
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
+  const int64_t step = s.stride * s.in_stride;
+  for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
+    if (!s.rows[ky]) continue;
+    for (int64_t kx = 0; kx < s.kernel_w; ++kx) {
+      const float* weights = s.weights + (ky * s.kernel_w + kx) * 8 * kLanes;
+      const float* in = s.rows[ky] + kx * s.dilation * s.in_stride;
+      accumulate_group_tap<kTile, 0>(acc, in, step, weights);
+      accumulate_group_tap<kTile, 1>(acc, in, step, weights);
+      accumulate_group_tap<kTile, 2>(acc, in, step, weights);
+      accumulate_group_tap<kTile, 3>(acc, in, step, weights);
+      accumulate_group_tap<kTile, 4>(acc, in, step, weights);
+      accumulate_group_tap<kTile, 5>(acc, in, step, weights);
+      accumulate_group_tap<kTile, 6>(acc, in, step, weights);
+      accumulate_group_tap<kTile, 7>(acc, in, step, weights);
+    }
+  }
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) store_run_pixel(acc[t], s, t);
+}

@@ -1,0 +1,68 @@
+// Work on torch's own threads, and the scratch memory of a task.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace convfirst {
+
+inline int64_t thread_count() { return torch::stable::get_num_threads(); }
+
+// Runs body(first, last) on contiguous shares of the tasks; nested calls run in the caller's thread.
+template <class Body>
+void share_tasks(int64_t tasks, const Body& body) {
+  if (tasks <= 0) return;
+  torch::stable::parallel_for(0, tasks, 1, body);
+}
+
+template <class Body>
+void for_each_task(int64_t tasks, const Body& body) {
+  share_tasks(tasks, [&](int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) body(task);
+  });
+}
+
+// A thread's scratch memory: grows to the largest request and is then reused, so that steady calls allocate nothing.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena() { std::free(data_); }
+
+  float* floats(int64_t count) {
+    if (count > capacity_) grow(count);
+    return data_;
+  }
+
+ private:
+  void grow(int64_t count) {
+    constexpr int64_t kAlignment = 64;
+    const int64_t bytes = (count * 4 + kAlignment - 1) / kAlignment * kAlignment;
+    void* fresh = std::aligned_alloc(kAlignment, static_cast<size_t>(bytes));
+    if (!fresh) throw std::bad_alloc();
+    std::free(data_);
+    data_ = static_cast<float*>(fresh);
+    capacity_ = count;
+  }
+
+  float* data_ = nullptr;
+  int64_t capacity_ = 0;
+};
+
+// Scratch of one task on the thread that runs it.
+inline float* task_scratch(int64_t floats) {
+  static thread_local Arena arena;
+  return arena.floats(floats);
+}
+
+// Scratch of a whole call, shared by its tasks; owned by the calling thread.
+inline float* call_scratch(int64_t floats) {
+  static thread_local Arena arena;
+  return arena.floats(floats);
+}
+
+}  // namespace convfirst

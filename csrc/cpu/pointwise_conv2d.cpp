@@ -1,0 +1,17 @@
+// 1x1 convolution, a matrix product over all pixels.
+#include "convolution_op.h"
+
+namespace convfirst {
+namespace {
+
+void check(const Convolution& conv) {
+  STD_TORCH_CHECK(conv.groups == 1 && conv.window.is_pointwise(),
+                  "weight, stride, padding and groups must be those of a 1x1 convolution.");
+}
+
+constexpr ConvolutionKind kKind = {check, run_direct};
+
+CONVFIRST_REGISTER_CONVOLUTION(pointwise_conv2d, kKind)
+
+}  // namespace
+}  // namespace convfirst

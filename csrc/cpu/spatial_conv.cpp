@@ -1,0 +1,142 @@
+// Depthwise and group-width-8 convolution of whole images: bands of rows by channel blocks, shared among threads.
+// Inner columns of fp32 images are read in place; edges, other storage types and channel tails go through a small fp32
+// copy with its zero padding, so that the microkernels know no edges.
+#include <algorithm>
+
+#include "convolution.h"
+#include "image_rows.h"
+#include "microkernels/isa.h"
+#include "parallel.h"
+#include "spatial_run.h"
+
+namespace convfirst {
+namespace {
+
+constexpr int64_t kGatheredFloats = 8 * 1024;  // a band's copy stays within the L1 cache
+constexpr int64_t kInPlaceWidth = 28;          // narrower rows spend more on their edges than on a copy
+constexpr int64_t kInPlaceBand = 8;
+
+class SpatialConv {
+ public:
+  explicit SpatialConv(const Convolution& conv)
+      : conv_(conv),
+        window_(conv.window),
+        kernels_(kernels()),
+        grouped_(conv.groups != conv.in.c),
+        multiplier_(grouped_ ? 1 : conv.out_c / conv.groups),
+        clamp_(clamp_of(conv.activation)),
+        padded_w_((conv.out_w - 1) * conv.window.stride_w + conv.window.span_w()) {}
+
+  void run() const {
+    const int64_t band = band_rows(), bands = ceil_div(conv_.out_h, band), blocks = conv_.blocks();
+    for_each_task(conv_.in.n * bands * blocks, [&](int64_t task) {
+      const int64_t block = task % blocks, first = task / blocks % bands * band;
+      run_band(task / blocks / bands, block, first, std::min(conv_.out_h, first + band));
+    });
+  }
+
+ private:
+  bool in_place(int64_t block) const {
+    return conv_.in.storage == Storage::kFloat32 && multiplier_ == 1 && conv_.lanes(block) == kLanes &&
+           conv_.out_w >= kInPlaceWidth;
+  }
+
+  int64_t band_rows() const {
+    if (in_place(0)) return std::min(conv_.out_h, kInPlaceBand);
+    const int64_t fitting = kGatheredFloats / (padded_w_ * kLanes) - window_.span_h();
+    return std::clamp<int64_t>(fitting / window_.stride_h + 1, 1, conv_.out_h);
+  }
+
+  void run_band(int64_t image, int64_t block, int64_t y0, int64_t y1) const {
+    const int64_t gathered = ((y1 - y0 - 1) * window_.stride_h + window_.span_h()) * padded_w_ * kLanes;
+    const int64_t row_out = conv_.out_w * kLanes;
+    float* scratch = task_scratch(gathered + row_out);
+    if (in_place(block)) {
+      for (int64_t y = y0; y < y1; ++y) run_row_in_place(image, block, y, scratch, scratch + gathered);
+      return;
+    }
+    const int64_t top = y0 * window_.stride_h - window_.top;
+    const Patch patch{image, top, (y1 - y0 - 1) * window_.stride_h + window_.span_h(), -window_.left, padded_w_};
+    gather_block(kernels_, conv_.in, patch, block * kLanes, conv_.lanes(block), multiplier_, scratch);
+    for (int64_t y = y0; y < y1; ++y) {
+      const float* rows[kMaxKernelRows];
+      for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
+        const int64_t in_y = y * window_.stride_h - window_.top + ky * window_.dilation_h;
+        rows[ky] = in_y < 0 || in_y >= conv_.in.h ? nullptr : scratch + (in_y - top) * padded_w_ * kLanes;
+      }
+      run_span(image, block, y, 0, conv_.out_w, rows, kLanes, scratch + gathered);
+    }
+  }
+
+  // Outputs [first, last) see inside columns only.
+  void run_row_in_place(int64_t image, int64_t block, int64_t y, float* edge, float* row_out) const {
+    const int64_t first = std::min(conv_.out_w, ceil_div(window_.left, window_.stride_w));
+    const int64_t reach = conv_.in.w + window_.left - window_.span_w();
+    const int64_t last = reach < 0 ? first : std::clamp<int64_t>(reach / window_.stride_w + 1, first, conv_.out_w);
+    run_edge(image, block, y, 0, first, edge, row_out);
+    run_edge(image, block, y, last, conv_.out_w, edge, row_out);
+    if (last == first) return;
+    const float* rows[kMaxKernelRows];
+    for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
+      const int64_t in_y = y * window_.stride_h - window_.top + ky * window_.dilation_h;
+      const int64_t pixel = (image * conv_.in.h + in_y) * conv_.in.w + first * window_.stride_w - window_.left;
+      rows[ky] = in_y < 0 || in_y >= conv_.in.h
+                     ? nullptr
+                     : static_cast<const float*>(conv_.in.data) + pixel * conv_.in.c + block * kLanes;
+    }
+    run_span(image, block, y, first, last, rows, conv_.in.c, row_out);
+  }
+
+  void run_edge(int64_t image, int64_t block, int64_t y, int64_t first, int64_t last, float* edge,
+                float* row_out) const {
+    if (first >= last) return;
+    const int64_t columns = (last - first - 1) * window_.stride_w + window_.span_w();
+    const Patch patch{image, y * window_.stride_h - window_.top, window_.span_h(),
+                      first * window_.stride_w - window_.left, columns};
+    gather_block(kernels_, conv_.in, patch, block * kLanes, kLanes, 1, edge);
+    const float* rows[kMaxKernelRows];
+    for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
+      const int64_t in_y = patch.row + ky * window_.dilation_h;
+      rows[ky] = in_y < 0 || in_y >= conv_.in.h ? nullptr : edge + ky * window_.dilation_h * columns * kLanes;
+    }
+    run_span(image, block, y, first, last, rows, kLanes, row_out);
+  }
+
+  void run_span(int64_t image, int64_t block, int64_t y, int64_t first, int64_t last, const float* const* rows,
+                int64_t in_stride, float* row_out) const {
+    const int64_t position = ((image * conv_.out_h + y) * conv_.out_w + first) * conv_.out_c + block * kLanes;
+    void* out = offset(conv_.out, conv_.in.storage, position);
+    const bool direct = conv_.stores_directly() && !conv_.residual;
+    const int64_t inputs = grouped_ ? 8 : 1;
+    SpatialArgs s{};
+    s.rows = rows, s.in_stride = in_stride;
+    s.weights = conv_.weights + block * window_.kernel_h * window_.kernel_w * inputs * kLanes;
+    s.bias = conv_.bias + block * kLanes;
+    s.out = direct ? static_cast<float*>(out) : row_out;
+    s.out_stride = direct ? conv_.out_c : kLanes;
+    s.lanes = direct ? conv_.lanes(block) : kLanes;
+    s.low = clamp_.low, s.high = clamp_.high;
+    convolve_run(grouped_ ? kernels_.grouped8 : kernels_.depthwise, window_, s, last - first);
+    if (direct) return;
+    FinishArgs f{};
+    f.in = row_out, f.in_stride = kLanes, f.out = out, f.out_stride = conv_.out_c;
+    f.residual = conv_.residual ? offset(conv_.residual, conv_.in.storage, position) : nullptr;
+    f.residual_stride = conv_.out_c;
+    f.pixels = last - first, f.channels = conv_.lanes(block), f.activation = conv_.activation;
+    kernels_.finish[static_cast<int>(conv_.in.storage)](f);
+  }
+
+  const Convolution& conv_;
+  const Window& window_;
+  const KernelTable& kernels_;
+  const bool grouped_;
+  const int64_t multiplier_;
+  const Clamp clamp_;
+  const int64_t padded_w_;
+};
+
+}  // namespace
+
+void run_spatial(const Convolution& conv) { SpatialConv(conv).run(); }
+
+}  // namespace convfirst

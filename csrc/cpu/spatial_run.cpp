@@ -1,0 +1,55 @@
+// Cuts a row of outputs into register tiles.
+#include "spatial_run.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace convfirst {
+namespace {
+
+const SpatialKernel* family_for(const SpatialFamily& family, const Window& w) {
+  const bool square = w.kernel_h == w.kernel_w && (w.kernel_h == 3 || w.kernel_h == 5 || w.kernel_h == 7);
+  const bool plain = w.dilation_w == 1 && w.stride_w <= 2;
+  if (square && plain) {
+    const SpatialKernel* special = family.special[(w.kernel_h - 3) / 2][w.stride_w - 1];
+    if (special[kTileWidthCount - 1]) return special;
+  }
+  return family.generic;
+}
+
+// The last tile is moved back over outputs already computed rather than cut, so a tile costs its width and a fixed
+// part for weights and bias.
+int best_tile(const SpatialKernel* kernels, int64_t outputs) {
+  int best = kTileWidthCount - 1;
+  double best_cost = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < kTileWidthCount; ++i) {
+    const int64_t width = kTileWidths[i];
+    if (!kernels[i] || width > outputs) continue;
+    const double cost = static_cast<double>(ceil_div(outputs, width)) * (static_cast<double>(width) + 1.5);
+    if (cost < best_cost) best = i, best_cost = cost;
+  }
+  return best;
+}
+
+}  // namespace
+
+void convolve_run(const SpatialFamily& family, const Window& window, const SpatialArgs& args, int64_t outputs) {
+  const SpatialKernel* kernels = family_for(family, window);
+  const int tile = best_tile(kernels, outputs);
+  const int64_t width = kTileWidths[tile];
+  SpatialArgs s = args;
+  s.kernel_w = window.kernel_w, s.stride = window.stride_w, s.dilation = window.dilation_w;
+  const float* rows[kMaxKernelRows];
+  s.rows = rows;
+  s.kernel_h = window.kernel_h;
+  for (int64_t done = 0; done < outputs;) {
+    const int64_t x = std::min(done, outputs - width);
+    const int64_t shift = x * window.stride_w * args.in_stride;
+    for (int64_t ky = 0; ky < window.kernel_h; ++ky) rows[ky] = args.rows[ky] ? args.rows[ky] + shift : nullptr;
+    s.out = args.out + x * args.out_stride;
+    kernels[tile](s);
+    done = x + width;
+  }
+}
+
+}  // namespace convfirst

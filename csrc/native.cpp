@@ -1,0 +1,126 @@
+// The pybind11 module _native: facts about the CPU, the microkernels and the tile planner. Tensors never pass here.
+#include <dlfcn.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/microkernels/inspect.h"
+#include "tiling/block_plan.h"
+
+namespace py = pybind11;
+
+namespace {
+
+const convfirst::KernelInspector* inspector = nullptr;
+
+// The operator library is already in the process: its kernels are looked up there, not built a second time.
+void attach(const std::string& library) {
+  void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!handle) throw std::runtime_error("library '" + library + "' cannot be opened: " + dlerror());
+  using Door = const convfirst::KernelInspector* (*)();
+  const Door door = reinterpret_cast<Door>(dlsym(handle, "convfirst_kernel_inspector"));
+  if (!door) throw std::runtime_error("library '" + library + "' has no convfirst_kernel_inspector.");
+  inspector = door();
+}
+
+const convfirst::KernelInspector& attached() {
+  if (!inspector) throw std::runtime_error("attach() must be called with the operator library first.");
+  return *inspector;
+}
+
+int isa_index(const std::string& isa) {
+  const auto& kernels = attached();
+  for (int i = 0; i < kernels.isa_count; ++i) {
+    if (isa == kernels.isa_name(i) && kernels.isa_available(i)) return i;
+  }
+  throw py::value_error("isa must be one that cpu_info() lists as available, but is '" + isa + "'.");
+}
+
+int kernel_index(int isa, const std::string& name) {
+  const auto& kernels = attached();
+  for (int i = 0; i < kernels.kernel_count(); ++i) {
+    if (name == kernels.kernel_name(i) && kernels.kernel_exists(isa, i)) return i;
+  }
+  throw py::value_error("name must be one that list_microkernels() gives, but is '" + name + "'.");
+}
+
+py::dict cpu_info() {
+  const auto& kernels = attached();
+  std::vector<std::string> known, available;
+  for (int i = 0; i < kernels.isa_count; ++i) {
+    known.push_back(kernels.isa_name(i));
+    if (kernels.isa_available(i)) available.push_back(kernels.isa_name(i));
+  }
+  const convfirst::CacheSizes& caches = convfirst::cache_sizes();
+  py::dict info;
+  info["isa"] = kernels.isa_in_use();
+  info["available"] = available;
+  info["known"] = known;
+  info["l1_bytes"] = caches.l1;
+  info["l2_bytes"] = caches.l2;
+  info["l3_bytes"] = caches.l3;
+  return info;
+}
+
+std::vector<std::string> list_microkernels(const std::string& isa) {
+  const int index = isa_index(isa);
+  std::vector<std::string> names;
+  for (int i = 0; i < attached().kernel_count(); ++i) {
+    if (attached().kernel_exists(index, i)) names.push_back(attached().kernel_name(i));
+  }
+  return names;
+}
+
+double check_microkernel(const std::string& isa, const std::string& name, uint64_t seed) {
+  const int index = isa_index(isa);
+  return attached().check(index, kernel_index(index, name), seed);
+}
+
+py::dict time_microkernel(const std::string& isa, const std::string& name, double seconds) {
+  const int index = isa_index(isa);
+  const int kernel = kernel_index(index, name);
+  convfirst::KernelTiming timing;
+  {
+    py::gil_scoped_release release;
+    timing = attached().time(index, kernel, seconds);
+  }
+  py::dict result;
+  result["ns_per_call"] = timing.nanoseconds;
+  result["flops_per_call"] = timing.flops;
+  result["bytes_per_call"] = timing.bytes;
+  return result;
+}
+
+py::dict plan_tiles(int64_t in_h, int64_t in_w, int64_t in_channels, int64_t hidden_channels, int64_t out_channels,
+                    int64_t kernel, int64_t stride, bool expands, bool squeezes) {
+  const int64_t pad = kernel / 2;
+  convfirst::BlockShape shape{};
+  shape.in_w = in_w, shape.in_c = in_channels, shape.hidden = hidden_channels, shape.out_c = out_channels;
+  shape.out_h = (in_h + 2 * pad - kernel) / stride + 1, shape.out_w = (in_w + 2 * pad - kernel) / stride + 1;
+  shape.span_h = kernel, shape.stride_h = stride, shape.padded_w = in_w + 2 * pad;
+  shape.expands = expands, shape.squeezes = squeezes;
+  const convfirst::BlockPlan plan = convfirst::plan_block(shape, convfirst::cache_sizes());
+  py::dict result;
+  result["order"] = plan.keeps_hidden ? "kept" : squeezes ? "strips, twice" : "strips";
+  result["row_group"] = plan.row_group;
+  result["strip_rows"] = plan.strip_rows;
+  result["hidden_channels"] = plan.hidden_blocks * 16;
+  return result;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "Facts about this CPU, the microkernels and the tile planner.";
+  m.def("attach", &attach, py::arg("library"));
+  m.def("cpu_info", &cpu_info);
+  m.def("list_microkernels", &list_microkernels, py::arg("isa"));
+  m.def("check_microkernel", &check_microkernel, py::arg("isa"), py::arg("name"), py::arg("seed"));
+  m.def("time_microkernel", &time_microkernel, py::arg("isa"), py::arg("name"), py::arg("seconds"));
+  m.def("plan_tiles", &plan_tiles, py::arg("in_h"), py::arg("in_w"), py::arg("in_channels"), py::arg("hidden_channels"),
+        py::arg("out_channels"), py::arg("kernel") = 3, py::arg("stride") = 1, py::arg("expands") = true,
+        py::arg("squeezes") = false);
+}

@@ -1,0 +1,35 @@
+// Every operator's schema, one a line: the table of contents.
+//
+// Weights of the *_packed operators come from pack_weight, biases are fp32 padded to whole blocks of 16 channels; these
+// operators serve inference and know no gradients. The plain ones take torch's own layouts and are differentiable.
+// padding is left, right, top, bottom.
+#include <torch/csrc/stable/library.h>
+
+#define PLAIN_ARGUMENTS "Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int groups"
+#define PACKED_ARGUMENTS                                                                                          \
+  "Tensor input, Tensor weight, Tensor bias, Tensor? residual, int[2] stride, int[4] padding, int[2] dilation, " \
+  "int groups, int out_channels, str activation"
+#define SE_ARGUMENTS                                                                                     \
+  "Tensor? se_reduce_weight, Tensor? se_reduce_bias, Tensor? se_expand_weight, Tensor? se_expand_bias, " \
+  "int se_channels, str se_activation, str se_gate"
+
+STABLE_TORCH_LIBRARY(convfirst, m) {
+  m.def("pack_weight(Tensor weight) -> Tensor");
+  m.def("depthwise_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
+  m.def("depthwise_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
+  m.def("grouped_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
+  m.def("grouped_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
+  m.def("pointwise_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
+  m.def("pointwise_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
+  m.def("dense_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
+  m.def("dense_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
+  m.def(
+      "depthwise_separable_packed(Tensor input, Tensor conv_weight, Tensor conv_bias, Tensor project_weight, "
+      "Tensor project_bias, Tensor? residual, int[2] stride, int[4] padding, int[2] dilation, int out_channels, "
+      "str activation, str output_activation) -> Tensor");
+  m.def(
+      "mbconv_packed(Tensor input, Tensor? expand_weight, Tensor? expand_bias, Tensor conv_weight, Tensor conv_bias, "
+      "Tensor project_weight, Tensor project_bias, Tensor? residual, int[2] stride, int[4] padding, int[2] dilation, "
+      "int groups, int hidden_channels, int out_channels, str activation, str output_activation, " SE_ARGUMENTS
+      ") -> Tensor");
+}
