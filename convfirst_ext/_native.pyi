@@ -36,4 +36,6 @@ def plan_tiles(
     stride: int = 1,
     expands: bool = True,
     squeezes: bool = False,
+    images: int = 1,
+    threads: int = 1,
 ) -> Plan: ...

@@ -95,14 +95,15 @@ py::dict time_microkernel(const std::string& isa, const std::string& name, doubl
 }
 
 py::dict plan_tiles(int64_t in_h, int64_t in_w, int64_t in_channels, int64_t hidden_channels, int64_t out_channels,
-                    int64_t kernel, int64_t stride, bool expands, bool squeezes) {
+                    int64_t kernel, int64_t stride, bool expands, bool squeezes, int64_t images, int64_t threads) {
   const int64_t pad = kernel / 2;
   convfirst::BlockShape shape{};
+  shape.images = images, shape.in_h = in_h, shape.taps = kernel * kernel;
   shape.in_w = in_w, shape.in_c = in_channels, shape.hidden = hidden_channels, shape.out_c = out_channels;
   shape.out_h = (in_h + 2 * pad - kernel) / stride + 1, shape.out_w = (in_w + 2 * pad - kernel) / stride + 1;
   shape.span_h = kernel, shape.stride_h = stride, shape.padded_w = in_w + 2 * pad;
   shape.expands = expands, shape.squeezes = squeezes;
-  const convfirst::BlockPlan plan = convfirst::plan_block(shape, convfirst::cache_sizes());
+  const convfirst::BlockPlan plan = convfirst::plan_block(shape, convfirst::cache_sizes(), threads);
   py::dict result;
   result["order"] = plan.keeps_hidden ? "kept" : squeezes ? "strips, twice" : "strips";
   result["row_group"] = plan.row_group;
@@ -122,5 +123,5 @@ PYBIND11_MODULE(_native, m) {
   m.def("time_microkernel", &time_microkernel, py::arg("isa"), py::arg("name"), py::arg("seconds"));
   m.def("plan_tiles", &plan_tiles, py::arg("in_h"), py::arg("in_w"), py::arg("in_channels"), py::arg("hidden_channels"),
         py::arg("out_channels"), py::arg("kernel") = 3, py::arg("stride") = 1, py::arg("expands") = true,
-        py::arg("squeezes") = false);
+        py::arg("squeezes") = false, py::arg("images") = 1, py::arg("threads") = 1);
 }

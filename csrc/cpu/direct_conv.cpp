@@ -52,16 +52,24 @@ class DirectConv {
 
   // Enough column groups that every thread has work, few enough that a task's input is read seldom.
   int64_t column_groups(int64_t tasks) const {
-    const int64_t wanted = ceil_div(2 * thread_count(), std::max<int64_t>(tasks, 1));
-    return conv_.groups > 1 ? 1 : std::clamp<int64_t>(wanted, 1, ceil_div(group_blocks_, 4));
+    const int64_t wanted = tasks >= thread_count() ? 1 : ceil_div(thread_count(), std::max<int64_t>(tasks, 1));
+    return conv_.groups > 1 ? 1 : std::clamp<int64_t>(wanted, 1, ceil_div(group_blocks_, 2));
+  }
+
+  // At most `most` pixels a run, and as many runs for each thread, in whole register tiles where there are enough.
+  int64_t balanced_run(int64_t pixels, int64_t most) const {
+    constexpr int64_t kTile = 14;
+    if (pixels <= 4 * kTile) return pixels;
+    const int64_t runs = ceil_div(ceil_div(pixels, most), thread_count()) * thread_count();
+    const int64_t run = ceil_div(pixels, runs);
+    return run > 2 * kTile ? std::min(ceil_div(run, kTile) * kTile, most) : run;
   }
 
   void run_pixels() const {
     const int64_t pixels = conv_.in.n * conv_.in.h * conv_.in.w;
     const bool widens = conv_.in.storage != Storage::kFloat32;
     const int64_t most = widens ? std::clamp<int64_t>(kWidenedFloats / conv_.in.c, 14, kRunPixels) : kRunPixels;
-    const int64_t run = ceil_div(pixels, std::max(ceil_div(pixels, most), std::min(pixels, thread_count())));
-    const int64_t runs = ceil_div(pixels, run), parts = column_groups(runs);
+    const int64_t run = balanced_run(pixels, most), runs = ceil_div(pixels, run), parts = column_groups(runs);
     for_each_task(runs * parts, [&](int64_t task) {
       const int64_t first = task / parts * run, count = std::min(run, pixels - first), part = task % parts;
       const float* a = nullptr;

@@ -203,10 +203,11 @@ class Runner {
   }
 
   void project_image(int64_t n, const float* hidden_image) const {
-    constexpr int64_t kTaskPixels = 56;
-    const int64_t runs = ceil_div(pixels_, kTaskPixels), run = ceil_div(pixels_, runs);
-    const int64_t wanted = ceil_div(2 * thread_count(), runs);
-    const int64_t parts = std::clamp<int64_t>(wanted, 1, ceil_div(block_.out_blocks(), 2));
+    constexpr int64_t kTaskPixels = 28;
+    const int64_t threads = thread_count();
+    const bool by_pixels = pixels_ >= threads * kTaskPixels;
+    const int64_t run = by_pixels ? ceil_div(pixels_, ceil_div(pixels_, threads * 4 * kTaskPixels) * threads) : pixels_;
+    const int64_t runs = ceil_div(pixels_, run), parts = by_pixels ? 1 : std::min(threads, block_.out_blocks());
     for_each_task(runs * parts, [&](int64_t task) {
       const int64_t first = task % runs * run, count = std::min(run, pixels_ - first), part = task / runs;
       const int64_t tap_floats = 2 * ceil_div(padded_hidden(), depth_);
@@ -285,13 +286,14 @@ class Runner {
 
 BlockShape FusedBlock::shape() const {
   BlockShape s{};
-  s.in_w = in.w, s.in_c = in.c, s.hidden = hidden, s.out_c = out_c, s.out_h = out_h, s.out_w = out_w;
+  s.images = in.n, s.in_h = in.h, s.in_w = in.w, s.in_c = in.c, s.hidden = hidden, s.out_c = out_c, s.out_h = out_h, s.out_w = out_w;
   s.span_h = window.span_h(), s.stride_h = window.stride_h;
   s.padded_w = std::max(window.left + in.w, (out_w - 1) * window.stride_w + window.span_w());
+  s.taps = window.kernel_h * window.kernel_w * (grouped8 ? 8 : 1);
   s.expands = expand_weights != nullptr, s.squeezes = se.reduce_weights != nullptr;
   return s;
 }
 
-void run_fused_block(const FusedBlock& block) { Runner(block, plan_block(block.shape(), cache_sizes())).run(); }
+void run_fused_block(const FusedBlock& block) { Runner(block, plan_block(block.shape(), cache_sizes(), thread_count())).run(); }
 
 }  // namespace convfirst

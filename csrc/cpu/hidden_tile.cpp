@@ -21,12 +21,12 @@ HiddenTile::HiddenTile(const FusedBlock& block, const BlockPlan& plan, const Ker
 
 int64_t HiddenTile::scratch_floats() const {
   const bool widens = block_.expand_weights && block_.in.storage != Storage::kFloat32;
-  const int64_t row = widens ? ceil_div(block_.in.w * block_.in.c, kLanes) * kLanes : 0;
-  return most_blocks_ * ring_block_ + row;
+  const int64_t widened = widens ? ceil_div(ring_rows_ * block_.in.w * block_.in.c, kLanes) * kLanes : 0;
+  return most_blocks_ * ring_block_ + widened;
 }
 
 void HiddenTile::begin(int64_t image, int64_t first, int64_t count, float* scratch) {
-  image_ = image, first_ = first, count_ = count, filled_ = -1;
+  image_ = image, first_ = first, count_ = count, filled_ = 0;
   ring_ = scratch;
   widened_ = scratch + most_blocks_ * ring_block_;
   const Window& w = block_.window;
@@ -39,23 +39,30 @@ void HiddenTile::begin(int64_t image, int64_t first, int64_t count, float* scrat
 }
 
 void HiddenTile::fill_until(int64_t last_row, int64_t first_row) {
-  if (filled_ < 0) filled_ = std::max<int64_t>(first_row, 0);
-  filled_ = std::max(filled_, first_row);
-  for (; filled_ <= std::min(last_row, block_.in.h - 1); ++filled_) fill_row(filled_);
-}
-
-void HiddenTile::fill_row(int64_t row) {
-  float* target = ring_row(row) + block_.window.left * kLanes;
-  if (block_.expand_weights) return expand_row(row, target);
-  const Patch patch{image_, row, 1, 0, block_.in.w};
-  for (int64_t b = 0; b < count_; ++b) {
-    const int64_t channel = (first_ + b) * kLanes;
-    const int64_t lanes = std::min<int64_t>(kLanes, block_.hidden - channel);
-    gather_block(kernels_, block_.in, patch, channel, lanes, 1, target + b * ring_block_);
+  filled_ = std::max({filled_, first_row, int64_t{0}});
+  const int64_t end = std::min(last_row + 1, block_.in.h);
+  while (filled_ < end) {
+    const int64_t rows = std::min(end - filled_, ring_rows_ - filled_ % ring_rows_);  // up to the ring's end
+    fill_rows(filled_, rows);
+    filled_ += rows;
   }
 }
 
-void HiddenTile::expand_row(int64_t row, float* target) {
+void HiddenTile::fill_rows(int64_t row, int64_t rows) {
+  float* target = ring_row(row) + block_.window.left * kLanes;
+  if (block_.expand_weights) return expand_rows(row, rows, target);
+  for (int64_t r = 0; r < rows; ++r) {
+    const Patch patch{image_, row + r, 1, 0, block_.in.w};
+    for (int64_t b = 0; b < count_; ++b) {
+      const int64_t channel = (first_ + b) * kLanes;
+      const int64_t lanes = std::min<int64_t>(kLanes, block_.hidden - channel);
+      gather_block(kernels_, block_.in, patch, channel, lanes, 1, target + b * ring_block_ + r * padded_w_ * kLanes);
+    }
+  }
+}
+
+// Input rows follow each other in memory, hidden rows have padding between them.
+void HiddenTile::expand_rows(int64_t row, int64_t rows, float* target) {
   static constexpr int64_t kNoOffset[] = {0};
   const ImageView& in = block_.in;
   const int64_t start = (image_ * in.h + row) * in.w * in.c;
@@ -63,17 +70,22 @@ void HiddenTile::expand_row(int64_t row, float* target) {
   if (in.storage == Storage::kFloat32) {
     g.a = static_cast<const float*>(in.data) + start;
   } else {
-    kernels_.widen[static_cast<int>(in.storage)](offset(in.data, in.storage, start), widened_, in.w * in.c);
+    kernels_.widen[static_cast<int>(in.storage)](offset(in.data, in.storage, start), widened_, rows * in.w * in.c);
     g.a = widened_;
   }
   g.a_stride = in.c, g.taps = kNoOffset, g.tap_count = 1, g.depth = in.c;
   g.b = block_.expand_weights + first_ * in.c * kLanes, g.b_block = in.c * kLanes;
   g.init = block_.expand_bias + first_ * kLanes, g.init_block = kLanes;
   g.c = target, g.c_stride = kLanes, g.c_block = ring_block_;
+  g.c_row = in.w, g.c_gap = (padded_w_ - in.w) * kLanes;
   g.low = clamp_.low, g.high = clamp_.high, g.last_lanes = kLanes;
-  multiply(kernels_, g, in.w, count_);
+  multiply(kernels_, g, rows * in.w, count_);
   if (clamp_.exact) return;
-  for (int64_t b = 0; b < count_; ++b) kernels_.activate(target + b * ring_block_, in.w, block_.activation);
+  for (int64_t b = 0; b < count_; ++b) {
+    for (int64_t r = 0; r < rows; ++r) {
+      kernels_.activate(target + b * ring_block_ + r * padded_w_ * kLanes, in.w, block_.activation);
+    }
+  }
 }
 
 void HiddenTile::convolve(int64_t y0, int64_t y1, float* out, int64_t out_block) {

@@ -20,8 +20,8 @@ class HiddenTile {
 
  private:
   void fill_until(int64_t last_row, int64_t first_row);
-  void fill_row(int64_t row);
-  void expand_row(int64_t row, float* target);
+  void fill_rows(int64_t row, int64_t rows);
+  void expand_rows(int64_t row, int64_t rows, float* target);
   float* ring_row(int64_t row) const { return ring_ + row % ring_rows_ * padded_w_ * kLanes; }
 
   const FusedBlock& block_;

@@ -49,6 +49,10 @@ void multiply_blocks(const KernelTable& kernels, GemmArgs g, int64_t pixels, int
     left -= rows;
     g.a += rows * g.a_stride;
     g.c += rows * g.c_stride;
+    if (g.c_row) {
+      g.c += (g.c_column + rows) / g.c_row * g.c_gap;
+      g.c_column = (g.c_column + rows) % g.c_row;
+    }
     g.init += rows * g.init_stride;
     if (g.residual) g.residual += rows * g.residual_stride;
   }

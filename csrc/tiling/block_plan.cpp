@@ -28,8 +28,64 @@ CacheSizes read_sizes() {
 CacheSizes read_sizes() { return {32 << 10, 512 << 10, 8 << 20}; }
 #endif
 
-// Enough pixels that the projection fills its register blocks.
-constexpr int64_t kProjectionPixels = 28;
+// Output pixels of a row group: enough to fill the projection's register blocks several times over.
+constexpr int64_t kGroupPixels = 56;
+
+// A product in the spatial convolution takes about this much longer than one in a matrix product.
+constexpr double kSpatialCost = 1.5;
+// Products a core could have done while a byte of another core's cache arrives, and while threads meet once.
+constexpr double kSharedByteCost = 1.0;
+constexpr double kMeetingCost = 1e5;
+
+int64_t hidden_blocks(const BlockShape& s) { return ceil_div(s.hidden, kLanes); }
+
+double expand_products(const BlockShape& s, int64_t in_rows) {
+  return s.expands ? static_cast<double>(in_rows * s.in_w * s.in_c) * static_cast<double>(s.hidden) : 0.0;
+}
+
+// Products of the busiest thread where rows are shared: neighbours expand the rows between them twice.
+double strips_cost(const BlockShape& s, int64_t threads) {
+  const int64_t rows = ceil_div(s.images * s.out_h, threads);
+  const int64_t reached = s.images > 1 ? rows * s.stride_h : (rows - 1) * s.stride_h + s.span_h;
+  const double outputs = static_cast<double>(rows * s.out_w) * static_cast<double>(s.hidden);
+  return expand_products(s, std::min(reached, s.images * s.in_h)) +
+         outputs * (kSpatialCost * static_cast<double>(s.taps) + static_cast<double>(s.out_c));
+}
+
+// The same where hidden channels are shared, then pixels or output channels.
+double kept_cost(const BlockShape& s, int64_t threads) {
+  const double share = 1.0 / static_cast<double>(threads);
+  const double hidden = static_cast<double>(s.out_h * s.out_w) * static_cast<double>(s.hidden);
+  const double products = expand_products(s, s.in_h) + hidden * (kSpatialCost * static_cast<double>(s.taps) +
+                                                                static_cast<double>(s.out_c));
+  const double shared_bytes = hidden * kFloat * (1.0 - share) * share;
+  return static_cast<double>(s.images) * (products * share + shared_bytes * kSharedByteCost + kMeetingCost);
+}
+
+// Chunks of hidden channels for a ring that stays within `bytes`, as many for each thread.
+int64_t chunk_blocks(const BlockShape& s, const BlockPlan& plan, int64_t bytes, int64_t threads) {
+  const int64_t ring_bytes = ring_rows(s, plan) * s.padded_w * kLanes * kFloat;
+  const int64_t fitting = std::clamp<int64_t>(bytes / ring_bytes, 1, hidden_blocks(s));
+  const int64_t chunks = ceil_div(ceil_div(hidden_blocks(s), fitting), threads) * threads;
+  return ceil_div(hidden_blocks(s), chunks);
+}
+
+BlockPlan kept_plan(const BlockShape& s, const CacheSizes& caches, int64_t threads) {
+  BlockPlan plan{true, s.out_h, s.out_h, 0};
+  if (s.out_h * s.out_w > 4 * kGroupPixels) plan.row_group = ceil_div(kGroupPixels, s.out_w);
+  plan.hidden_blocks = chunk_blocks(s, plan, caches.l2 / 4, threads);
+  return plan;
+}
+
+BlockPlan strips_plan(const BlockShape& s, const CacheSizes& caches) {
+  BlockPlan plan{false, std::min(s.out_h, ceil_div(kGroupPixels, s.out_w)), s.out_h, 0};
+  plan.hidden_blocks = chunk_blocks(s, plan, caches.l2 / 2, 1);
+  if (plan.hidden_blocks == hidden_blocks(s)) return plan;
+  // Several chunks add to a strip's partial sums, which should stay cached from one to the next.
+  const int64_t sum_bytes = s.out_w * ceil_div(s.out_c, kLanes) * kLanes * kFloat;
+  plan.strip_rows = std::clamp<int64_t>(caches.l2 / 4 / sum_bytes, plan.row_group, s.out_h);
+  return plan;
+}
 
 }  // namespace
 
@@ -42,23 +98,16 @@ int64_t ring_rows(const BlockShape& shape, const BlockPlan& plan) {
   return (plan.row_group - 1) * shape.stride_h + shape.span_h;
 }
 
-BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches) {
-  const int64_t blocks = ceil_div(shape.hidden, kLanes);
-  const int64_t kept_bytes = shape.out_h * shape.out_w * blocks * kLanes * kFloat;
-  BlockPlan plan{};
-  const int64_t small_map = caches.l2 / 2;
-  plan.keeps_hidden = kept_bytes <= (shape.squeezes ? caches.l3 / 4 : small_map);
-  plan.row_group = std::min(shape.out_h, ceil_div(kProjectionPixels, shape.out_w));
-  if (plan.keeps_hidden && shape.out_h * shape.out_w <= 400) plan.row_group = shape.out_h;
-  // The ring of hidden rows is written and read again at once: it should stay near the L1 cache.
-  const int64_t ring_bytes = ring_rows(shape, plan) * shape.padded_w * kLanes * kFloat;
-  plan.hidden_blocks = std::clamp<int64_t>(2 * caches.l1 / std::max<int64_t>(ring_bytes, 1), 2, blocks);
-  plan.hidden_blocks = std::min(plan.hidden_blocks, blocks);
-  // Partial sums of a strip are visited once per chunk of hidden channels.
-  const int64_t sum_bytes = shape.out_w * ceil_div(shape.out_c, kLanes) * kLanes * kFloat;
-  const int64_t fitting = std::max<int64_t>(1, caches.l2 / 4 / sum_bytes);
-  plan.strip_rows = plan.hidden_blocks == blocks ? shape.out_h : std::min(shape.out_h, std::max(plan.row_group, fitting));
-  return plan;
+BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches, int64_t threads) {
+  const int64_t kept_bytes = shape.out_h * shape.out_w * hidden_blocks(shape) * kLanes * kFloat;
+  const bool by_image = shape.images >= 4 * threads || shape.images % threads == 0;
+  bool keeps;
+  if (shape.squeezes) {
+    keeps = kept_bytes <= caches.l3 / 4;
+  } else {
+    keeps = kept_bytes <= caches.l2 && kept_cost(shape, threads) < strips_cost(shape, threads);
+  }
+  return keeps ? kept_plan(shape, caches, by_image ? 1 : threads) : strips_plan(shape, caches);
 }
 
 }  // namespace convfirst

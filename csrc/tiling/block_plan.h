@@ -14,9 +14,11 @@ const CacheSizes& cache_sizes();
 
 // The shape of a fused block as the planner sees it; heights and widths in pixels, channels in elements.
 struct BlockShape {
-  int64_t in_w, in_c, hidden, out_c;
+  int64_t images;
+  int64_t in_h, in_w, in_c, hidden, out_c;
   int64_t out_h, out_w;
   int64_t span_h, stride_h, padded_w;
+  int64_t taps;  // products of the spatial convolution an output
   bool expands, squeezes;
 };
 
@@ -27,9 +29,10 @@ struct BlockPlan {
   int64_t hidden_blocks; // 16-channel blocks of the hidden tensor in flight
 };
 
-BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches);
+// A pure function of its arguments. Every plan computes the same bits: only the order of independent work changes.
+BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches, int64_t threads);
 
-// Scratch a task needs under a plan, in floats: a function of the tile, not of the image height or batch.
+// Input rows that a hidden tile keeps: what one row group of outputs reaches.
 int64_t ring_rows(const BlockShape& shape, const BlockPlan& plan);
 
 }  // namespace convfirst

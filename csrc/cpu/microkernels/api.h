@@ -47,7 +47,10 @@ struct GemmArgs {
   float* c;
   int64_t c_stride;
   int64_t c_block;
-  const float* residual;  // nullptr: none; laid out like c
+  int64_t c_row;     // pixels until c jumps over c_gap floats (the padding between image rows); 0: never
+  int64_t c_column;  // position of the first pixel in its row
+  int64_t c_gap;
+  const float* residual;  // nullptr: none; rows without gaps
   int64_t residual_stride;
   float low, high;        // clamp: exact for identity, relu and relu6
   int64_t last_lanes;     // channels in the last block, 1..16

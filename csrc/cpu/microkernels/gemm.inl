@@ -39,22 +39,33 @@ CONVFIRST_INLINE void multiply_step(Vec (&acc)[kRows][kBlocks], const float* con
   }
 }
 
-template <int kRows, int kBlocks>
-CONVFIRST_INLINE void store_tile(const Vec (&acc)[kRows][kBlocks], const GemmArgs& g) {
+template <int kBlocks>
+CONVFIRST_INLINE void store_pixel(const Vec (&acc)[kBlocks], const GemmArgs& g, float* c, const float* residual) {
   const Vec low = Vec::set1(g.low), high = Vec::set1(g.high);
   CONVFIRST_UNROLL for (int j = 0; j < kBlocks; ++j) {
-    const bool partial = j == kBlocks - 1 && g.last_lanes < kLanes;
-    CONVFIRST_UNROLL for (int i = 0; i < kRows; ++i) {
-      Vec v = Vec::at_most(high, Vec::at_least(low, acc[i][j]));
-      float* c = g.c + i * g.c_stride + j * g.c_block;
-      const float* r = g.residual + i * g.residual_stride + j * g.c_block;
-      if (partial) {
-        if (g.residual) v = v + Vec::load_partial(r, g.last_lanes);
-        v.store_partial(c, g.last_lanes);
-      } else {
-        if (g.residual) v = v + Vec::load(r);
-        v.store(c);
-      }
+    Vec v = Vec::at_most(high, Vec::at_least(low, acc[j]));
+    if (j == kBlocks - 1 && g.last_lanes < kLanes) {
+      if (residual) v = v + Vec::load_partial(residual + j * g.c_block, g.last_lanes);
+      v.store_partial(c + j * g.c_block, g.last_lanes);
+    } else {
+      if (residual) v = v + Vec::load(residual + j * g.c_block);
+      v.store(c + j * g.c_block);
+    }
+  }
+}
+
+template <int kRows, int kBlocks>
+CONVFIRST_INLINE void store_tile(const Vec (&acc)[kRows][kBlocks], const GemmArgs& g) {
+  float* c = g.c;
+  const float* residual = g.residual;
+  int64_t until_gap = g.c_row - g.c_column;
+  CONVFIRST_UNROLL for (int i = 0; i < kRows; ++i) {
+    store_pixel<kBlocks>(acc[i], g, c, residual);
+    c += g.c_stride;
+    if (residual) residual += g.residual_stride;
+    if (--until_gap == 0) {
+      c += g.c_gap;
+      until_gap = g.c_row;
     }
   }
 }

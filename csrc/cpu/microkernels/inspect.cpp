@@ -92,17 +92,20 @@ Trial gemm_trial(GemmKernel kernel, const Entry& e, Random& random, bool timing)
   const int64_t rows = e.first, blocks = e.second, taps = timing ? 1 : 2, depth = timing ? 96 : 1 + random.below(23);
   const int64_t stride = depth * taps, last = timing ? kLanes : 1 + random.below(kLanes);
   const int64_t width = blocks * kLanes, block = taps * depth * kLanes;
+  const int64_t row = timing ? 0 : random.below(10), column = row ? random.below(static_cast<int>(row)) : 0;
+  const int64_t gap = 3, gaps = row ? (column + rows) / row : 0;
   auto a = std::make_shared<std::vector<float>>(random.integers(rows * stride));
   auto b = std::make_shared<std::vector<float>>(random.integers(blocks * block));
   auto bias = std::make_shared<std::vector<float>>(random.integers(width));
   auto residual = std::make_shared<std::vector<float>>(random.integers(rows * width));
-  auto c = std::make_shared<std::vector<float>>(static_cast<size_t>(rows * width), kSentinel);
+  auto c = std::make_shared<std::vector<float>>(static_cast<size_t>(rows * width + gaps * gap), kSentinel);
   auto offsets = std::make_shared<std::vector<int64_t>>();
   for (int64_t t = 0; t < taps; ++t) offsets->push_back(t * depth);
   GemmArgs g{};
   g.a = a->data(), g.a_stride = stride, g.taps = offsets->data(), g.tap_count = taps, g.depth = depth;
   g.b = b->data(), g.b_block = block, g.init = bias->data(), g.init_block = kLanes;
   g.c = c->data(), g.c_stride = width, g.c_block = kLanes;
+  g.c_row = row, g.c_column = column, g.c_gap = gap;
   g.residual = timing ? nullptr : residual->data(), g.residual_stride = width;
   g.low = -40.0f, g.high = 50.0f, g.last_lanes = last;
   Trial trial;
@@ -117,7 +120,8 @@ Trial gemm_trial(GemmKernel kernel, const Entry& e, Random& random, bool timing)
         for (int64_t k = 0; k < taps * depth; ++k) {
           s += (*a)[i * stride + k] * (*b)[n / kLanes * block + k * kLanes + n % kLanes];
         }
-        expected[i * width + n] = std::fmin(50.0f, std::fmax(-40.0f, s)) + (*residual)[i * width + n];
+        const int64_t position = i * width + (row ? (column + i) / row * gap : 0) + n;
+        expected[position] = std::fmin(50.0f, std::fmax(-40.0f, s)) + (*residual)[i * width + n];
       }
     }
     return worst(*c, expected);
@@ -240,6 +244,38 @@ Trial storage_trial(const KernelTable& table, const Entry& e, Random& random, bo
   return trial;
 }
 
+double reference(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kRelu: return std::fmax(0.0, x);
+    case Activation::kRelu6: return std::fmin(6.0, std::fmax(0.0, x));
+    case Activation::kSilu: return x / (1.0 + std::exp(-x));
+    case Activation::kHardswish: return x * std::fmin(1.0, std::fmax(0.0, x / 6.0 + 0.5));
+    case Activation::kGelu: return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::kGeluTanh: return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::kSigmoid: return 1.0 / (1.0 + std::exp(-x));
+    case Activation::kHardsigmoid: return std::fmin(1.0, std::fmax(0.0, x / 6.0 + 0.5));
+    default: return x;
+  }
+}
+
+// Activations are rounded: 0 where every value is within 5e-7, relative above one and absolute below.
+double activation_error(const KernelTable& table) {
+  double largest = 0;
+  for (int a = 0; a <= static_cast<int>(Activation::kHardsigmoid); ++a) {
+    std::vector<float> x(4096);
+    for (size_t i = 0; i < x.size(); ++i) x[i] = -110.0f + 220.0f * static_cast<float>(i) / static_cast<float>(x.size());
+    for (size_t i = 0; i < x.size() / 2; ++i) x[i] *= 0.1f;
+    std::vector<float> y = x;
+    table.activate(y.data(), static_cast<int64_t>(y.size()) / kLanes, static_cast<Activation>(a));
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double expected = reference(static_cast<Activation>(a), x[i]);
+      const double error = std::fabs(y[i] - expected) / std::fmax(1.0, std::fabs(expected));
+      if (!(error <= largest)) largest = error;
+    }
+  }
+  return largest <= 5e-7 ? 0.0 : largest;
+}
+
 Trial pass_trial(const KernelTable& table, const Entry& e, Random& random, bool timing) {
   const int64_t pixels = timing ? 56 : 1 + random.below(9);
   auto values = std::make_shared<std::vector<float>>(random.integers(pixels * kLanes));
@@ -263,7 +299,8 @@ Trial pass_trial(const KernelTable& table, const Entry& e, Random& random, bool 
       if (which == 1) totals[lane] += expected[i];
       if (which == 2) expected[i] *= (*lanes_before)[lane];
     }
-    return std::fmax(worst(*values, expected), worst(*lanes, totals));
+    const double error = std::fmax(worst(*values, expected), worst(*lanes, totals));
+    return which == 0 ? std::fmax(error, activation_error(*t)) : error;
   };
   return trial;
 }
