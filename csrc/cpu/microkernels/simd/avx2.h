@@ -43,7 +43,10 @@ struct Vec {
   CONVFIRST_INLINE friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
   CONVFIRST_INLINE friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
   CONVFIRST_INLINE friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
-  CONVFIRST_INLINE friend Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+  CONVFIRST_INLINE static Vec reciprocal(Vec x) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    return {_mm256_div_ps(one, x.lo), _mm256_div_ps(one, x.hi)};
+  }
   // x86 max and min give their second operand where either is NaN: the value goes second, so NaN stays NaN.
   CONVFIRST_INLINE static Vec at_least(Vec bound, Vec x) {
     return {_mm256_max_ps(bound.lo, x.lo), _mm256_max_ps(bound.hi, x.hi)};
@@ -99,7 +102,7 @@ struct Vec {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
   }
   CONVFIRST_INLINE static __m256 scale(__m256 x, __m256 n) {
-    const __m256i whole = _mm256_cvtps_epi32(n);
+    const __m256i whole = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_set1_ps(-252.0f), n));
     const __m256i half = _mm256_srai_epi32(whole, 1);
     return _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(_mm256_sub_epi32(whole, half)));
   }

@@ -44,7 +44,11 @@ struct Vec {
   CONVFIRST_INLINE friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
   CONVFIRST_INLINE friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
   CONVFIRST_INLINE friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
-  CONVFIRST_INLINE friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+  // 1 / x for finite x that are not subnormal: 14 bits and one Newton step.
+  CONVFIRST_INLINE static Vec reciprocal(Vec x) {
+    const __m512 y = _mm512_rcp14_ps(x.v);
+    return {_mm512_fmadd_ps(y, _mm512_fnmadd_ps(x.v, y, _mm512_set1_ps(1.0f)), y)};
+  }
   // x86 max and min give their second operand where either is NaN: the value goes second, so NaN stays NaN.
   CONVFIRST_INLINE static Vec at_least(Vec bound, Vec x) { return {_mm512_max_ps(bound.v, x.v)}; }
   CONVFIRST_INLINE static Vec at_most(Vec bound, Vec x) { return {_mm512_min_ps(bound.v, x.v)}; }

@@ -55,8 +55,8 @@ struct Vec {
   CONVFIRST_INLINE friend Vec operator*(Vec a, Vec b) {
     return map([&](int i) { return a.q[i] * b.q[i]; });
   }
-  CONVFIRST_INLINE friend Vec operator/(Vec a, Vec b) {
-    return map([&](int i) { return a.q[i] / b.q[i]; });
+  CONVFIRST_INLINE static Vec reciprocal(Vec x) {
+    return map([&](int i) { return 1.0f / x.q[i]; });
   }
   // Comparisons are false for NaN, so the value itself comes through.
   CONVFIRST_INLINE static Vec at_least(Vec bound, Vec x) {
@@ -79,7 +79,7 @@ struct Vec {
   // x * 2^n for an integral n, in two factors so that results below the normal range are reached.
   CONVFIRST_INLINE static Vec scale_by_power(Vec x, Vec n) {
     return map([&](int i) {
-      const QuadBits whole = __builtin_convertvector(n.q[i], QuadBits);
+      const QuadBits whole = __builtin_convertvector(at_least(set1(-252.0f), n).q[i], QuadBits);
       const QuadBits half = whole >> 1;
       return x.q[i] * power(half) * power(whole - half);
     });
