@@ -14,6 +14,7 @@ HiddenTile::HiddenTile(const FusedBlock& block, const BlockPlan& plan, const Ker
     : block_(block),
       kernels_(kernels),
       clamp_(clamp_of(block.activation)),
+      run_plan_(plan_run(block.grouped8 ? kernels.grouped8 : kernels.depthwise, block.window, block.out_w)),
       padded_w_(block.shape().padded_w),
       ring_rows_(ring_rows(block.shape(), plan)),
       ring_block_(ring_rows_ * padded_w_ * kLanes),
@@ -93,7 +94,6 @@ void HiddenTile::convolve(int64_t y0, int64_t y1, float* out, int64_t out_block)
   const int64_t first_row = y0 * w.stride_h - w.top;
   fill_until((y1 - 1) * w.stride_h - w.top + w.span_h() - 1, first_row);
   const int64_t inputs = block_.grouped8 ? 8 : 1;
-  const SpatialFamily& family = block_.grouped8 ? kernels_.grouped8 : kernels_.depthwise;
   SpatialArgs s{};
   s.in_stride = kLanes, s.out_stride = kLanes, s.lanes = kLanes, s.low = clamp_.low, s.high = clamp_.high;
   for (int64_t b = 0; b < count_; ++b) {
@@ -107,7 +107,7 @@ void HiddenTile::convolve(int64_t y0, int64_t y1, float* out, int64_t out_block)
       }
       s.rows = rows;
       s.out = out + b * out_block + (y - y0) * block_.out_w * kLanes;
-      convolve_run(family, w, s, block_.out_w);
+      convolve_run(run_plan_, w, s, block_.out_w);
     }
     if (!clamp_.exact) kernels_.activate(out + b * out_block, (y1 - y0) * block_.out_w, block_.activation);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "fused_block.h"
+#include "spatial_run.h"
 
 namespace convfirst {
 
@@ -27,6 +28,7 @@ class HiddenTile {
   const FusedBlock& block_;
   const KernelTable& kernels_;
   const Clamp clamp_;
+  const RunPlan run_plan_;
   const int64_t padded_w_, ring_rows_, ring_block_;
   int64_t most_blocks_;
   int64_t image_ = 0, first_ = 0, count_ = 0;

@@ -23,6 +23,8 @@ class SpatialConv {
         window_(conv.window),
         kernels_(kernels()),
         grouped_(conv.groups != conv.in.c),
+        family_(grouped_ ? kernels_.grouped8 : kernels_.depthwise),
+        row_plan_(plan_run(family_, window_, conv.out_w)),
         multiplier_(grouped_ ? 1 : conv.out_c / conv.groups),
         clamp_(clamp_of(conv.activation)),
         padded_w_((conv.out_w - 1) * conv.window.stride_w + conv.window.span_w()) {}
@@ -116,7 +118,9 @@ class SpatialConv {
     s.out_stride = direct ? conv_.out_c : kLanes;
     s.lanes = direct ? conv_.lanes(block) : kLanes;
     s.low = clamp_.low, s.high = clamp_.high;
-    convolve_run(grouped_ ? kernels_.grouped8 : kernels_.depthwise, window_, s, last - first);
+    const int64_t outputs = last - first;
+    const bool whole = outputs == conv_.out_w;
+    convolve_run(whole ? row_plan_ : plan_run(family_, window_, outputs), window_, s, outputs);
     if (direct) return;
     FinishArgs f{};
     f.in = row_out, f.in_stride = kLanes, f.out = out, f.out_stride = conv_.out_c;
@@ -130,6 +134,8 @@ class SpatialConv {
   const Window& window_;
   const KernelTable& kernels_;
   const bool grouped_;
+  const SpatialFamily& family_;
+  const RunPlan row_plan_;  // for rows that are not cut at their edges
   const int64_t multiplier_;
   const Clamp clamp_;
   const int64_t padded_w_;

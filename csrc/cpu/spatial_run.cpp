@@ -33,22 +33,26 @@ int best_tile(const SpatialKernel* kernels, int64_t outputs) {
 
 }  // namespace
 
-void convolve_run(const SpatialFamily& family, const Window& window, const SpatialArgs& args, int64_t outputs) {
+RunPlan plan_run(const SpatialFamily& family, const Window& window, int64_t outputs) {
   const SpatialKernel* kernels = family_for(family, window);
   const int tile = best_tile(kernels, outputs);
-  const int64_t width = kTileWidths[tile];
-  SpatialArgs s = args;
-  s.kernel_w = window.kernel_w, s.stride = window.stride_w, s.dilation = window.dilation_w;
+  return {kernels[tile], kTileWidths[tile]};
+}
+
+void convolve_run(const RunPlan& plan, const Window& window, const SpatialArgs& args, int64_t outputs) {
   const float* rows[kMaxKernelRows];
+  SpatialArgs s = args;
+  s.kernel_h = window.kernel_h, s.kernel_w = window.kernel_w;
+  s.stride = window.stride_w, s.dilation = window.dilation_w;
+  if (plan.width == outputs) return plan.kernel(s);
   s.rows = rows;
-  s.kernel_h = window.kernel_h;
   for (int64_t done = 0; done < outputs;) {
-    const int64_t x = std::min(done, outputs - width);
+    const int64_t x = std::min(done, outputs - plan.width);
     const int64_t shift = x * window.stride_w * args.in_stride;
     for (int64_t ky = 0; ky < window.kernel_h; ++ky) rows[ky] = args.rows[ky] ? args.rows[ky] + shift : nullptr;
     s.out = args.out + x * args.out_stride;
-    kernels[tile](s);
-    done = x + width;
+    plan.kernel(s);
+    done = x + plan.width;
   }
 }
 

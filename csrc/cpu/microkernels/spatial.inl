@@ -2,13 +2,17 @@
 // turned to channels-last and register-blocked): weights and sums stay in registers, every input pixel is loaded once a
 // kernel row and slides along the outputs that it meets.
 
-CONVFIRST_INLINE void store_run_pixel(Vec v, const SpatialArgs& s, int64_t pixel) {
-  const Vec bounded = Vec::at_most(Vec::set1(s.high), Vec::at_least(Vec::set1(s.low), v));
-  float* out = s.out + pixel * s.out_stride;
-  if (s.lanes < kLanes) {
-    bounded.store_partial(out, s.lanes);
+template <int kTile>
+CONVFIRST_INLINE void store_run(const Vec (&acc)[kTile], const SpatialArgs& s) {
+  const Vec low = Vec::set1(s.low), high = Vec::set1(s.high);
+  float* out = s.out;
+  const int64_t stride = s.out_stride;
+  if (s.lanes == kLanes) {
+    CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) Vec::at_most(high, Vec::at_least(low, acc[t])).store(out + t * stride);
   } else {
-    bounded.store(out);
+    CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) {
+      Vec::at_most(high, Vec::at_least(low, acc[t])).store_partial(out + t * stride, s.lanes);
+    }
   }
 }
 
@@ -27,7 +31,8 @@ template <int kKernel, int kStride, int kTile>
 void depthwise(const SpatialArgs& s) {
   constexpr int kColumns = (kTile - 1) * kStride + kKernel;
   Vec acc[kTile];
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
+  const Vec bias = Vec::load(s.bias);
+  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = bias;
   CONVFIRST_UNROLL for (int ky = 0; ky < kKernel; ++ky) {
     const float* row = s.rows[ky];
     if (!row) continue;
@@ -39,7 +44,7 @@ void depthwise(const SpatialArgs& s) {
       scatter_pixel<kKernel, kStride, kTile>(acc, weights, Vec::load(row + column * s.in_stride), column);
     }
   }
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) store_run_pixel(acc[t], s, t);
+  store_run<kTile>(acc, s);
 }
 
 template <int kKernel, int kStride, int kTile, int kInput>
@@ -73,7 +78,7 @@ void grouped8(const SpatialArgs& s) {
     accumulate_group_input<kKernel, kStride, kTile, 6>(acc, row, s.in_stride, weights);
     accumulate_group_input<kKernel, kStride, kTile, 7>(acc, row, s.in_stride, weights);
   }
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) store_run_pixel(acc[t], s, t);
+  store_run<kTile>(acc, s);
 }
 
 template <int kTile>
@@ -90,7 +95,7 @@ void depthwise_any(const SpatialArgs& s) {
       }
     }
   }
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) store_run_pixel(acc[t], s, t);
+  store_run<kTile>(acc, s);
 }
 
 template <int kTile, int kInput>
@@ -121,5 +126,5 @@ void grouped8_any(const SpatialArgs& s) {
       accumulate_group_tap<kTile, 7>(acc, in, step, weights);
     }
   }
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) store_run_pixel(acc[t], s, t);
+  store_run<kTile>(acc, s);
 }
