@@ -5,7 +5,8 @@ kernel runs each block or why one fell back to torch.
 """
 
 from convfirst_ext import _loading  # isort: skip  (the operators must be there before anything names them)
-from convfirst_ext import ops
+from convfirst_ext import nn, ops
+from convfirst_ext.fusion import explain, optimize, patch
 
 __version__ = _loading.VERSION
 

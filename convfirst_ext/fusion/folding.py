@@ -1,0 +1,134 @@
+"""Pass: a convolution, its batch norm and its activation become one folded convolution."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+from convfirst_ext.fusion import recognition
+from convfirst_ext.nn.window import FusedWindow
+
+
+class FoldedConv(nn.Module):
+    """A stage between the passes: a convolution that has a kernel, with all that follows it folded in."""
+
+    def __init__(self, source: str, conv: nn.Conv2d, kernel: str, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.source = source
+        self.kernel = kernel
+        self.weight = weight
+        self.bias = bias
+        self.window: FusedWindow = recognition.window_of(conv)
+        self.groups = conv.groups
+        self.activation = "identity"
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The single node that takes this node's result, or None."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def module_of(graph_module: fx.GraphModule, node: fx.Node | None) -> nn.Module | None:
+    """The module a node calls with its one argument, or None."""
+    if node is None or node.op != "call_module" or node.kwargs:
+        return None
+    return graph_module.get_submodule(str(node.target))
+
+
+def activation_at(graph_module: fx.GraphModule, node: fx.Node | None) -> str | None:
+    """The activation that a node computes, or None."""
+    if node is None:
+        return None
+    if node.op == "call_module":
+        module = module_of(graph_module, node)
+        return recognition.activation_of_module(module) if module is not None else None
+    if node.op == "call_function":
+        return recognition.activation_of_call(node.target, node.args, node.kwargs)
+    if node.op == "call_method":
+        return recognition.activation_of_method(str(node.target), node.args)
+    return None
+
+
+def replace_module(graph_module: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:
+    """Lets a node call another module, kept under a name of its own."""
+    unique = name
+    count = 1
+    while hasattr(graph_module, unique):
+        count += 1
+        unique = f"{name}_{count}"
+    graph_module.add_submodule(unique, module)
+    node.target = unique
+
+
+def flat_name(source: str) -> str:
+    """A dotted module name as an attribute name."""
+    return "fused_" + source.replace(".", "_")
+
+
+def fold_convolutions(graph_module: fx.GraphModule) -> int:
+    """Folds batch norms and activations into the convolutions before them.
+
+    Returns:
+        How many convolutions have a kernel of ours; those nodes now call a ``FoldedConv``.
+    """
+    folded = 0
+    for node in list(graph_module.graph.nodes):
+        conv = module_of(graph_module, node)
+        if conv is not None and recognition.is_convolution(conv):
+            folded += _fold(graph_module, node, conv)  # type: ignore[arg-type]
+    return folded
+
+
+def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
+    weight = conv.weight.detach().double()
+    bias = None if conv.bias is None else conv.bias.detach().double()
+    norm_node, norm = _following_norm(graph_module, node)
+    inner: str | None = "identity"
+    if norm is not None:
+        affine = recognition.affine_of(norm)
+        weight = weight * affine.scale.view(-1, 1, 1, 1)
+        bias = affine.shift if bias is None else bias * affine.scale + affine.shift
+        inner = recognition.activation_inside(norm)
+    weight, bias = weight.float(), None if bias is None else bias.float()
+    choice = recognition.choose_for(conv)
+    source = str(node.target)
+    if norm_node is not None and norm is not None:
+        if inner == "identity":
+            _bypass(graph_module, norm_node)
+        else:
+            replace_module(graph_module, norm_node, flat_name(source) + "_act", norm.act)
+    if choice.kernel is None:
+        if norm is not None:
+            replace_module(graph_module, node, flat_name(source), _torch_convolution(conv, weight, bias))
+        return False
+    folded = FoldedConv(source, conv, choice.kernel, weight, bias)
+    follower = only_user(node)
+    activation = activation_at(graph_module, follower)
+    if follower is not None and activation is not None:
+        folded.activation = activation
+        _bypass(graph_module, follower)
+    replace_module(graph_module, node, flat_name(source), folded)
+    return True
+
+
+def _following_norm(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node | None, nn.BatchNorm2d | None]:
+    follower = only_user(node)
+    norm = module_of(graph_module, follower)
+    if norm is None or not recognition.is_batch_norm(norm):
+        return None, None
+    return follower, norm  # type: ignore[return-value]
+
+
+def _torch_convolution(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    replacement = copy.copy(conv)
+    replacement._parameters = dict(conv._parameters)
+    replacement.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+    replacement.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return replacement
+
+
+def _bypass(graph_module: fx.GraphModule, node: fx.Node) -> None:
+    node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+    graph_module.graph.erase_node(node)

@@ -1,0 +1,124 @@
+"""``optimize``: a fused inference copy of a model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from convfirst_ext.fusion import recognition
+from convfirst_ext.fusion.blocks import fuse_blocks, pack_single_convolutions
+from convfirst_ext.fusion.boundary import add_boundary
+from convfirst_ext.fusion.folding import fold_convolutions
+from convfirst_ext.ops.checks import DTYPES
+
+# Attributes of a model that its users read; tracing keeps only what the graph calls.
+_KEPT_ATTRIBUTES = (
+    "num_classes",
+    "num_features",
+    "head_hidden_size",
+    "feature_info",
+    "default_cfg",
+    "pretrained_cfg",
+    "global_pool",
+)
+
+
+def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """A copy of the model for inference: batch norm folded, blocks fused, weights packed.
+
+    The copy takes and gives what the model does: same arguments, dtypes and memory formats. Convolutions without a
+    kernel of ours, and everything that is not a convolution, stay torch's. ``explain`` tells which is which.
+
+    Args:
+        model: any module; it is not changed. Traced with torch.fx, or module by module where that fails.
+        dtype: torch.bfloat16 or torch.float16 to compute in (sums stay float32), None for the dtype of the input.
+
+    Returns:
+        A module in eval mode whose parameters want no gradient. It raises RuntimeError for an input that does.
+
+    Raises:
+        TypeError: model is not a module or dtype is none of float32, bfloat16, float16.
+        ValueError: a batch norm keeps no running statistics, so that its eval mode depends on the batch.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, but is {type(model).__name__}.")
+    if dtype is not None and dtype not in DTYPES:
+        raise TypeError(f"dtype must be None, torch.float32, torch.bfloat16 or torch.float16, but is {dtype!r}.")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+            raise ValueError(f"model must keep running statistics in every batch norm, but {name!r} has none.")
+    with torch.no_grad():
+        fused = _optimize(copy.deepcopy(model).eval(), dtype)
+    if dtype is not None:
+        fused = fused.to(dtype)
+    fused.eval()
+    for parameter in fused.parameters():
+        parameter.requires_grad_(False)
+    return fused
+
+
+class _Tracer(fx.Tracer):
+    """Stops at what the passes look at whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or recognition.squeeze_excite_of(m) is not None:
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+
+def _optimize(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    if not any(recognition.is_convolution(m) for m in module.modules()):
+        return module
+    traced = _trace(module)
+    if traced is None:
+        for name, child in module.named_children():
+            setattr(module, name, _optimize(child, dtype))
+        return module
+    return _fuse(module, traced, dtype)
+
+
+def _trace(module: nn.Module) -> fx.GraphModule | None:
+    """The module as a graph, or None where its control flow or containers cannot be traced."""
+    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return None
+    if recognition.is_convolution(module):
+        wrapper = nn.Sequential(module)
+        return fx.GraphModule(wrapper, _Tracer().trace(wrapper))
+    try:
+        return fx.GraphModule(module, _Tracer().trace(module))
+    except Exception:  # tracing runs the user's forward on proxies: anything can be raised
+        return None
+
+
+def _fuse(module: nn.Module, traced: fx.GraphModule, dtype: torch.dtype | None) -> nn.Module:
+    _drop_inference_identities(traced)
+    if fold_convolutions(traced) == 0:
+        return module
+    fuse_blocks(traced)
+    pack_single_convolutions(traced)
+    add_boundary(traced.graph, dtype)
+    traced.graph.lint()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    _keep_attributes(module, traced)
+    return traced
+
+
+def _drop_inference_identities(traced: fx.GraphModule) -> None:
+    """Removes dropout and identity modules, which hide chains of layers from the passes."""
+    for node in list(traced.graph.nodes):
+        if node.op == "call_module" and len(node.args) == 1:
+            target = traced.get_submodule(str(node.target))
+            if isinstance(target, (nn.Identity, nn.modules.dropout._DropoutNd)) and not recognition.has_hooks(target):
+                node.replace_all_uses_with(node.args[0])
+                traced.graph.erase_node(node)
+
+
+def _keep_attributes(module: nn.Module, traced: fx.GraphModule) -> None:
+    for name in _KEPT_ATTRIBUTES:
+        value: Any = getattr(module, name, None)
+        if value is not None and not isinstance(value, (nn.Module, torch.Tensor)) and not hasattr(traced, name):
+            setattr(traced, name, value)

@@ -1,0 +1,31 @@
+"""``patch``: trainable drop-ins, in place."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from convfirst_ext.fusion import recognition
+from convfirst_ext.nn import Conv2d
+
+
+def patch(model: nn.Module) -> nn.Module:
+    """Swaps every ``torch.nn.Conv2d`` that has a kernel for ``convfirst_ext.nn.Conv2d``, in place.
+
+    Parameters, buffers, hooks, training mode and state_dict keys stay the same objects; subclasses of Conv2d, which may
+    compute something else, are left alone. Calling it again changes nothing.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The same module.
+
+    Raises:
+        TypeError: model is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, but is {type(model).__name__}.")
+    for module in model.modules():
+        if Conv2d.matches(module) and recognition.choose_for(module).kernel is not None:  # type: ignore[arg-type]
+            Conv2d.from_torch(module)  # type: ignore[arg-type]
+    return model

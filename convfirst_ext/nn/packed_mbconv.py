@@ -1,0 +1,117 @@
+"""An inverted residual (or depthwise-separable pair) with folded batch norm, on packed weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from convfirst_ext import ops
+from convfirst_ext.nn.packed_module import PackedModule
+from convfirst_ext.nn.window import FusedWindow
+
+
+class FoldedLayer(NamedTuple):
+    """A layer's weight and bias with batch norm folded in."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+class PackedMBConv(PackedModule):
+    """Inference only: expand, convolve, squeeze-excite, project in one call; see ``ops.mbconv``.
+
+    Args:
+        expand: 1x1 layer, or None.
+        convolution: depthwise, or group width 8.
+        project: 1x1 layer.
+        window: of the convolution.
+        groups: of the convolution.
+        activation: after expand and after the convolution.
+        output_activation: after project.
+        squeeze_excite: weights of the gate, or None.
+    """
+
+    def __init__(
+        self,
+        expand: FoldedLayer | None,
+        convolution: FoldedLayer,
+        project: FoldedLayer,
+        window: FusedWindow,
+        groups: int,
+        activation: str,
+        output_activation: str = "identity",
+        squeeze_excite: ops.SqueezeExcite | None = None,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.groups = groups
+        self.hidden_channels = convolution.weight.shape[0]
+        self.in_channels = expand.weight.shape[1] if expand else self.hidden_channels
+        self.out_channels = project.weight.shape[0]
+        self.activation = activation
+        self.output_activation = output_activation
+        self.se_activation = squeeze_excite.activation if squeeze_excite else "relu"
+        self.se_gate = squeeze_excite.gate if squeeze_excite else "sigmoid"
+        self._pack("expand", expand)
+        self._pack("convolution", convolution)
+        self._pack("project", project)
+        reduce = FoldedLayer(*squeeze_excite[:2]) if squeeze_excite else None
+        excite = FoldedLayer(*squeeze_excite[2:4]) if squeeze_excite else None
+        self._pack("se_reduce", reduce)
+        self._pack("se_expand", excite)
+
+    def _pack(self, name: str, layer: FoldedLayer | None) -> None:
+        weight = ops.packed.pack_weight(layer.weight) if layer else None
+        bias = ops.packed.pack_bias(layer.bias, layer.weight.shape[0]) if layer else None
+        self.register_buffer(f"{name}_weight", weight)
+        self.register_buffer(f"{name}_bias", bias)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Runs on a (N, C, H, W) tensor; the output is channels_last."""
+        dense = input.contiguous(memory_format=torch.channels_last)
+        shape = (input.shape[0], self.out_channels, *self.window.output_size(input))
+        fused = self.fusable(residual, shape, input)
+        squeeze_excite = None
+        if self.se_reduce_weight is not None:
+            squeeze_excite = (self.se_reduce_weight, self.se_reduce_bias, self.se_expand_weight, self.se_expand_bias)
+        output = ops.packed.mbconv(
+            dense,
+            self.expand_weight,
+            self.expand_bias,
+            self.convolution_weight,
+            self.convolution_bias,
+            squeeze_excite,
+            self.project_weight,
+            self.project_bias,
+            fused,
+            self.window.stride,
+            self.window.padding_for(input),
+            self.window.dilation,
+            self.groups,
+            self.hidden_channels,
+            self.out_channels,
+            self.activation,
+            self.output_activation,
+            self.se_activation,
+            self.se_gate,
+        )
+        return output if residual is None or fused is not None else output + residual
+
+    @property
+    def name(self) -> str:
+        """The block's usual name."""
+        if self.expand_weight is None and self.se_reduce_weight is None:
+            return "depthwise separable"
+        return "mbconv" if self.se_reduce_weight is None else "mbconv + squeeze-excite"
+
+    def describe(self) -> str:
+        """The kernel and its shape in a few words."""
+        kind = "" if self.groups == self.hidden_channels else " group width 8"
+        channels = [self.in_channels, self.hidden_channels, self.out_channels]
+        if self.expand_weight is None:
+            channels = channels[1:]
+        return f"{self.name}{kind} {self.window} {'->'.join(map(str, channels))} {self.activation}"
+
+    extra_repr = describe
