@@ -1,7 +1,7 @@
 """Fused and zero-skipping convolution operators for PyTorch.
 
-``patch`` swaps trainable drop-ins into a model, ``optimize`` gives a fused inference copy of it, ``explain`` tells which
-kernel runs each block or why one fell back to torch.
+``patch`` swaps trainable drop-ins into a model, ``optimize`` gives a fused inference copy of it, ``explain`` tells
+which kernel runs each block or why one fell back to torch.
 """
 
 from convfirst_ext import _loading  # isort: skip  (the operators must be there before anything names them)

@@ -15,9 +15,7 @@ def _operator_library() -> Path:
         path = folder / f"_ops{suffix}"
         if path.exists():
             return path
-    raise ImportError(
-        f"the operator library _ops is missing from {folder}; install the package with `pip install .`"
-    )
+    raise ImportError(f"the operator library _ops is missing from {folder}; install the package with `pip install .`")
 
 
 def _package_version() -> str:
@@ -29,6 +27,6 @@ def _package_version() -> str:
 
 VERSION = _package_version()
 OPERATOR_LIBRARY = _operator_library()
-torch.ops.load_library(str(OPERATOR_LIBRARY))
+torch.ops.load_library(str(OPERATOR_LIBRARY))  # type: ignore[no-untyped-call]
 _native.attach(str(OPERATOR_LIBRARY))
 _native.cpu_info()  # a CONVFIRST_CPU_ISA that cannot be honoured fails here, not in the first call

@@ -65,7 +65,7 @@ inline Window window_of(int64_t kernel_h, int64_t kernel_w, const std::vector<in
   STD_TORCH_CHECK(dilation.size() == 2 && dilation[0] > 0 && dilation[1] > 0, "dilation must be two positive numbers.");
   STD_TORCH_CHECK(padding.size() == 4 && padding[0] >= 0 && padding[1] >= 0 && padding[2] >= 0 && padding[3] >= 0,
                   "padding must be four numbers >= 0 (left, right, top, bottom).");
-  return {kernel_h,   kernel_w,   stride[0],  stride[1],   dilation[0],
+  return {kernel_h,    kernel_w,   stride[0],  stride[1],  dilation[0],
           dilation[1], padding[0], padding[1], padding[2], padding[3]};
 }
 

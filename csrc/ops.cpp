@@ -5,8 +5,9 @@
 // padding is left, right, top, bottom.
 #include <torch/csrc/stable/library.h>
 
-#define PLAIN_ARGUMENTS "Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int groups"
-#define PACKED_ARGUMENTS                                                                                          \
+#define PLAIN_ARGUMENTS \
+  "Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int groups"
+#define PACKED_ARGUMENTS                                                                                         \
   "Tensor input, Tensor weight, Tensor bias, Tensor? residual, int[2] stride, int[4] padding, int[2] dilation, " \
   "int groups, int out_channels, str activation"
 #define SE_ARGUMENTS                                                                                     \

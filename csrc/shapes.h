@@ -17,9 +17,7 @@ struct Window {
   int64_t out_h(int64_t h) const { return outputs(h + top + bottom - span_h(), stride_h); }
   int64_t out_w(int64_t w) const { return outputs(w + left + right - span_w(), stride_w); }
   bool pads() const { return left || right || top || bottom; }
-  bool is_pointwise() const {
-    return kernel_h == 1 && kernel_w == 1 && stride_h == 1 && stride_w == 1 && !pads();
-  }
+  bool is_pointwise() const { return kernel_h == 1 && kernel_w == 1 && stride_h == 1 && stride_w == 1 && !pads(); }
 
  private:
   static int64_t outputs(int64_t slack, int64_t stride) { return slack < 0 ? 0 : slack / stride + 1; }

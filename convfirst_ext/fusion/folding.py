@@ -98,7 +98,7 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
         if inner == "identity":
             _bypass(graph_module, norm_node)
         else:
-            replace_module(graph_module, norm_node, flat_name(source) + "_act", norm.act)
+            replace_module(graph_module, norm_node, flat_name(source) + "_act", norm.get_submodule("act"))
     if choice.kernel is None:
         if norm is not None:
             replace_module(graph_module, node, flat_name(source), _torch_convolution(conv, weight, bias))

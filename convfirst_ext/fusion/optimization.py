@@ -100,7 +100,7 @@ def _fuse(module: nn.Module, traced: fx.GraphModule, dtype: torch.dtype | None) 
     fuse_blocks(traced)
     pack_single_convolutions(traced)
     add_boundary(traced.graph, dtype)
-    traced.graph.lint()
+    traced.graph.lint()  # type: ignore[no-untyped-call]
     traced.delete_all_unused_submodules()
     traced.recompile()
     _keep_attributes(module, traced)

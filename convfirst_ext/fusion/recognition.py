@@ -104,14 +104,13 @@ def window_of(conv: nn.Conv2d) -> FusedWindow:
     padding: tuple[int, int, int, int] | None
     if type(conv).__name__ == "Conv2dSame":
         padding = None
-    elif conv.padding == "valid":
-        padding = (0, 0, 0, 0)
-    elif conv.padding == "same":
+    elif isinstance(conv.padding, str):
         total_h, total_w = (dilation[axis] * (kernel[axis] - 1) for axis in (0, 1))
+        if conv.padding == "valid":
+            total_h = total_w = 0
         padding = (total_w // 2, total_w - total_w // 2, total_h // 2, total_h - total_h // 2)
     else:
-        pad_h, pad_w = conv.padding  # type: ignore[misc]
-        padding = (int(pad_w), int(pad_w), int(pad_h), int(pad_h))
+        padding = (conv.padding[1], conv.padding[1], conv.padding[0], conv.padding[0])
     return FusedWindow(kernel, stride, dilation, padding)
 
 

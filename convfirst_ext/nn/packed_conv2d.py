@@ -22,6 +22,9 @@ class PackedConv2d(PackedModule):
         activation: one of ``ops.ACTIVATIONS``.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         kernel: str,

@@ -33,6 +33,17 @@ class PackedMBConv(PackedModule):
         squeeze_excite: weights of the gate, or None.
     """
 
+    expand_weight: Tensor | None
+    expand_bias: Tensor | None
+    convolution_weight: Tensor
+    convolution_bias: Tensor
+    project_weight: Tensor
+    project_bias: Tensor
+    se_reduce_weight: Tensor | None
+    se_reduce_bias: Tensor | None
+    se_expand_weight: Tensor | None
+    se_expand_bias: Tensor | None
+
     def __init__(
         self,
         expand: FoldedLayer | None,
@@ -73,16 +84,13 @@ class PackedMBConv(PackedModule):
         dense = input.contiguous(memory_format=torch.channels_last)
         shape = (input.shape[0], self.out_channels, *self.window.output_size(input))
         fused = self.fusable(residual, shape, input)
-        squeeze_excite = None
-        if self.se_reduce_weight is not None:
-            squeeze_excite = (self.se_reduce_weight, self.se_reduce_bias, self.se_expand_weight, self.se_expand_bias)
         output = ops.packed.mbconv(
             dense,
             self.expand_weight,
             self.expand_bias,
             self.convolution_weight,
             self.convolution_bias,
-            squeeze_excite,
+            self._squeeze_excite(),
             self.project_weight,
             self.project_bias,
             fused,
@@ -98,6 +106,12 @@ class PackedMBConv(PackedModule):
             self.se_gate,
         )
         return output if residual is None or fused is not None else output + residual
+
+    def _squeeze_excite(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        if self.se_reduce_weight is None or self.se_reduce_bias is None:
+            return None
+        assert self.se_expand_weight is not None and self.se_expand_bias is not None
+        return self.se_reduce_weight, self.se_reduce_bias, self.se_expand_weight, self.se_expand_bias
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ class PackedModule(torch.nn.Module):
         def keep_float32(tensor: Tensor) -> Tensor:
             return fn(tensor).float()
 
-        return super()._apply(keep_float32, recurse)
+        return super()._apply(keep_float32, recurse)  # type: ignore[no-untyped-call]
 
     @staticmethod
     def fusable(residual: Tensor | None, shape: tuple[int, ...], input: Tensor) -> Tensor | None:

@@ -117,9 +117,7 @@ def mbconv(
             plain = check_window(1, 0, 1)
             hidden_tensor = run_checked("pointwise", input, expand_weight, expand_bias, plain, 1, activation)
         kernel = "depthwise" if group_count == hidden else "grouped"
-        hidden_tensor = run_checked(
-            kernel, hidden_tensor, conv_weight, conv_bias, window, group_count, activation
-        )
+        hidden_tensor = run_checked(kernel, hidden_tensor, conv_weight, conv_bias, window, group_count, activation)
         if squeeze_excite is not None:
             hidden_tensor = hidden_tensor * _gate(hidden_tensor, squeeze_excite)
         output = run_checked(
@@ -154,9 +152,7 @@ def _gate(hidden: Tensor, se: SqueezeExcite) -> Tensor:
     plain = check_window(1, 0, 1)
     mean = hidden.mean((2, 3), keepdim=True)
     squeezed = run_checked("pointwise", mean, se.reduce_weight, se.reduce_bias, plain, 1, se.activation)
-    return apply_activation(
-        se.gate, run_checked("pointwise", squeezed, se.expand_weight, se.expand_bias, plain, 1)
-    )
+    return apply_activation(se.gate, run_checked("pointwise", squeezed, se.expand_weight, se.expand_bias, plain, 1))
 
 
 def _packed_squeeze_excite(se: SqueezeExcite | None, hidden: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
@@ -173,9 +169,7 @@ def _packed_squeeze_excite(se: SqueezeExcite | None, hidden: int) -> tuple[Tenso
 def _check_pointwise(weight: object, in_channels: int, input: Tensor, argument: str) -> int:
     tensor = check_weight(weight, input, argument)
     if tuple(tensor.shape[1:]) != (in_channels, 1, 1):
-        raise ValueError(
-            f"{argument} must have shape (O, {in_channels}, 1, 1), but has shape {tuple(tensor.shape)}."
-        )
+        raise ValueError(f"{argument} must have shape (O, {in_channels}, 1, 1), but has shape {tuple(tensor.shape)}.")
     return int(tensor.shape[0])
 
 

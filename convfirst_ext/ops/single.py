@@ -1,4 +1,4 @@
-"""How every single convolution is called: checked, laid out, then through the raw operator with or without gradients."""
+"""How every single convolution is called: checked, laid out, then through the operator with or without gradients."""
 
 from __future__ import annotations
 

@@ -19,9 +19,7 @@ struct Convolution {
   Activation activation;
 
   int64_t blocks() const { return ceil_div(out_c, kLanes); }
-  int64_t lanes(int64_t block) const {
-    return out_c - block * kLanes < kLanes ? out_c - block * kLanes : kLanes;
-  }
+  int64_t lanes(int64_t block) const { return out_c - block * kLanes < kLanes ? out_c - block * kLanes : kLanes; }
   int64_t group_in() const { return in.c / groups; }
   // Whether a kernel can store its fp32 results in place, clamped.
   bool stores_directly() const { return in.storage == Storage::kFloat32 && clamp_of(activation).exact; }

@@ -5,8 +5,8 @@ namespace convfirst {
 namespace {
 
 void check(const Convolution& conv) {
-  STD_TORCH_CHECK(conv.groups == conv.in.c, "groups must equal the ", conv.in.c, " input channels, but is ", conv.groups,
-                  ".");
+  STD_TORCH_CHECK(conv.groups == conv.in.c, "groups must equal the ", conv.in.c, " input channels, but is ",
+                  conv.groups, ".");
 }
 
 constexpr ConvolutionKind kKind = {check, run_spatial};

@@ -12,7 +12,7 @@
 namespace convfirst {
 namespace {
 
-constexpr int64_t kRunPixels = 112;       // fp32 pixels a task of a 1x1 convolution takes
+constexpr int64_t kRunPixels = 112;        // fp32 pixels a task of a 1x1 convolution takes
 constexpr int64_t kWidenedFloats = 24576;  // a widened run or band stays within the L2 cache
 constexpr int64_t kBandRows = 4;
 
@@ -88,7 +88,8 @@ class DirectConv {
 
   void run_bands() const {
     const int64_t row_floats = padded_w_ * conv_.in.c;
-    const int64_t fitting = (2 * kWidenedFloats / std::max<int64_t>(row_floats, 1) - window_.span_h()) / window_.stride_h;
+    const int64_t fitting =
+        (2 * kWidenedFloats / std::max<int64_t>(row_floats, 1) - window_.span_h()) / window_.stride_h;
     const int64_t band = std::clamp<int64_t>(fitting, 1, std::min(conv_.out_h, kBandRows));
     const int64_t bands = ceil_div(conv_.out_h, band), parts = column_groups(conv_.in.n * bands);
     for_each_task(conv_.in.n * bands * parts, [&](int64_t task) {

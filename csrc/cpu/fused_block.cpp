@@ -1,7 +1,7 @@
 // Runs a fused inverted residual under its plan, in one of two orders:
 // strips: a thread takes output rows and loops over chunks of hidden channels, adding each chunk's projection to the
-//   strip's sums. With squeeze-excite it goes over the strips twice, as the paper does: once for the sums, once more with
-//   the gate, computing the hidden rows anew.
+//   strip's sums. With squeeze-excite it goes over the strips twice, as the paper does: once for the sums, once more
+//   with the gate, computing the hidden rows anew.
 // kept: where an image's hidden tensor fits in the cache, phase one convolves chunks of hidden channels, the gate is
 //   applied in place, and phase two projects blocks of pixels. Nothing is computed twice.
 // Either way a sum is taken in the same order whatever the number of threads.
@@ -51,7 +51,8 @@ class Runner {
   // Output rows [first, last) of the batch, gated unless gate is null.
   void run_strips(int64_t first, int64_t last, const float* gate) const {
     share_tasks(last - first, [&](int64_t begin, int64_t end) {
-      for_strips(first + begin, first + end, [&](int64_t n, int64_t y0, int64_t y1) { project_strip(n, y0, y1, gate); });
+      for_strips(first + begin, first + end,
+                 [&](int64_t n, int64_t y0, int64_t y1) { project_strip(n, y0, y1, gate); });
     });
   }
 
@@ -67,10 +68,10 @@ class Runner {
   }
 
   struct StripScratch {
-    float* tile;   // hidden tile
-    float* rows;   // convolved rows of one row group
-    float* sums;   // strip's partial sums
-    int64_t* taps; // offsets of the projection's inputs
+    float* tile;    // hidden tile
+    float* rows;    // convolved rows of one row group
+    float* sums;    // strip's partial sums
+    int64_t* taps;  // offsets of the projection's inputs
   };
 
   // Partial sums outlive a row group only where several chunks add to them.
@@ -170,10 +171,12 @@ class Runner {
   void run_kept(int64_t n) const {
     const bool squeezes = block_.se.reduce_weights != nullptr;
     const int64_t hidden = padded_hidden(), kept = hidden * pixels_;
-    const int64_t se_floats = squeezes ? hidden * (block_.out_h + 3) + ceil_div(block_.se.squeezed, kLanes) * kLanes : 0;
+    const int64_t se_floats =
+        squeezes ? hidden * (block_.out_h + 3) + ceil_div(block_.se.squeezed, kLanes) * kLanes : 0;
     float* hidden_image = call_scratch(kept + se_floats);
     float* row_sums = hidden_image + kept;
-    for_each_task(chunk_count(), [&](int64_t chunk) { convolve_chunk(n, chunk, hidden_image, squeezes ? row_sums : nullptr); });
+    for_each_task(chunk_count(),
+                  [&](int64_t chunk) { convolve_chunk(n, chunk, hidden_image, squeezes ? row_sums : nullptr); });
     if (squeezes) {
       float* totals = row_sums + hidden * block_.out_h;
       float* gate = totals + hidden;
@@ -214,7 +217,8 @@ class Runner {
       const int64_t begin = block_.out_blocks() * part / parts, end = block_.out_blocks() * (part + 1) / parts;
       float* base = task_scratch(tap_floats + count * (end - begin) * kLanes);
       Projection p{};
-      p.hidden = hidden_image + first * kLanes, p.hidden_block = pixels_ * kLanes, p.first = 0, p.count = hidden_blocks_;
+      p.hidden = hidden_image + first * kLanes, p.hidden_block = pixels_ * kLanes, p.first = 0,
+      p.count = hidden_blocks_;
       p.taps = reinterpret_cast<int64_t*>(base);
       p.sums = base + tap_floats, p.sum_block = count * kLanes;
       p.pixels = count, p.position = n * pixels_ + first, p.block = begin, p.blocks = end - begin;
@@ -286,7 +290,8 @@ class Runner {
 
 BlockShape FusedBlock::shape() const {
   BlockShape s{};
-  s.images = in.n, s.in_h = in.h, s.in_w = in.w, s.in_c = in.c, s.hidden = hidden, s.out_c = out_c, s.out_h = out_h, s.out_w = out_w;
+  s.images = in.n, s.in_h = in.h, s.in_w = in.w, s.in_c = in.c, s.hidden = hidden, s.out_c = out_c, s.out_h = out_h,
+  s.out_w = out_w;
   s.span_h = window.span_h(), s.stride_h = window.stride_h;
   s.padded_w = std::max(window.left + in.w, (out_w - 1) * window.stride_w + window.span_w());
   s.taps = window.kernel_h * window.kernel_w * (grouped8 ? 8 : 1);
@@ -294,6 +299,8 @@ BlockShape FusedBlock::shape() const {
   return s;
 }
 
-void run_fused_block(const FusedBlock& block) { Runner(block, plan_block(block.shape(), cache_sizes(), thread_count())).run(); }
+void run_fused_block(const FusedBlock& block) {
+  Runner(block, plan_block(block.shape(), cache_sizes(), thread_count())).run();
+}
 
 }  // namespace convfirst

@@ -12,8 +12,9 @@ void set_convolution(const PackedBlock& p, FusedBlock& block) {
   const Tensor& weight = p.conv_weight;
   STD_TORCH_CHECK(weight.dim() == 5 && weight.size(4) == kLanes, "conv_weight must be packed by pack_weight.");
   const bool depthwise = p.groups == p.hidden_channels;
-  STD_TORCH_CHECK(depthwise || p.groups * 8 == p.hidden_channels, "groups must be hidden_channels or hidden_channels / 8, but is ",
-                  p.groups, " of ", p.hidden_channels, ".");
+  STD_TORCH_CHECK(depthwise || p.groups * 8 == p.hidden_channels,
+                  "groups must be hidden_channels or hidden_channels / 8, but is ", p.groups, " of ", p.hidden_channels,
+                  ".");
   STD_TORCH_CHECK(weight.size(3) == (depthwise ? 1 : 8), "conv_weight must have ", depthwise ? 1 : 8,
                   " input channels a group, but has ", weight.size(3), ".");
   STD_TORCH_CHECK(weight.size(1) <= kMaxKernelRows, "conv_weight must have at most ", kMaxKernelRows, " rows.");

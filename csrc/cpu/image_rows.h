@@ -12,7 +12,8 @@ struct Patch {
   int64_t image, row, rows, column, columns;
 };
 
-// out[row][column][16] of one channel block. With a channel multiplier, lane l holds channel (first_out + l) / multiplier.
+// out[row][column][16] of one channel block. With a channel multiplier, lane l holds channel (first_out + l) /
+// multiplier.
 void gather_block(const KernelTable& kernels, const ImageView& in, const Patch& patch, int64_t first_channel,
                   int64_t lanes, int64_t multiplier, float* out);
 

@@ -42,7 +42,8 @@ Tensor pack_weight(const Tensor weight) {
 
 WeightShape weight_shape(const Tensor& weight) {
   STD_TORCH_CHECK(weight.is_cpu(), "weight must be a CPU tensor.");
-  STD_TORCH_CHECK(weight.dim() == 4, "weight must have 4 dimensions (O, C / groups, R, S), but has ", weight.dim(), ".");
+  STD_TORCH_CHECK(weight.dim() == 4, "weight must have 4 dimensions (O, C / groups, R, S), but has ", weight.dim(),
+                  ".");
   return {weight.size(0), weight.size(1), weight.size(2), weight.size(3)};
 }
 

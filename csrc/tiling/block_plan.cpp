@@ -56,8 +56,8 @@ double strips_cost(const BlockShape& s, int64_t threads) {
 double kept_cost(const BlockShape& s, int64_t threads) {
   const double share = 1.0 / static_cast<double>(threads);
   const double hidden = static_cast<double>(s.out_h * s.out_w) * static_cast<double>(s.hidden);
-  const double products = expand_products(s, s.in_h) + hidden * (kSpatialCost * static_cast<double>(s.taps) +
-                                                                static_cast<double>(s.out_c));
+  const double products =
+      expand_products(s, s.in_h) + hidden * (kSpatialCost * static_cast<double>(s.taps) + static_cast<double>(s.out_c));
   const double shared_bytes = hidden * kFloat * (1.0 - share) * share;
   return static_cast<double>(s.images) * (products * share + shared_bytes * kSharedByteCost + kMeetingCost);
 }

@@ -23,10 +23,10 @@ struct BlockShape {
 };
 
 struct BlockPlan {
-  bool keeps_hidden;     // the image's hidden tensor stays in the cache between two phases
-  int64_t row_group;     // output rows computed together
-  int64_t strip_rows;    // output rows that share one pass over the hidden channels
-  int64_t hidden_blocks; // 16-channel blocks of the hidden tensor in flight
+  bool keeps_hidden;      // the image's hidden tensor stays in the cache between two phases
+  int64_t row_group;      // output rows computed together
+  int64_t strip_rows;     // output rows that share one pass over the hidden channels
+  int64_t hidden_blocks;  // 16-channel blocks of the hidden tensor in flight
 };
 
 // A pure function of its arguments. Every plan computes the same bits: only the order of independent work changes.

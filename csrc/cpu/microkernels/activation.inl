@@ -1,6 +1,6 @@
 // Activations on a Vec. exp(x) = 2^n * 2^r with n whole and |r| <= 1/2, where 2^r is a polynomial fitted for the least
-// relative error (2e-7); erf is Abramowitz and Stegun 7.1.26 (1.5e-7 absolute). All within 5e-7 of the true value, relative
-// above one and absolute below.
+// relative error (2e-7); erf is Abramowitz and Stegun 7.1.26 (1.5e-7 absolute). All within 5e-7 of the true value,
+// relative above one and absolute below.
 
 // exp(-x); x below -87 is held there, so that the result stays finite.
 CONVFIRST_INLINE Vec exponential_of_minus(Vec x) {

@@ -35,13 +35,13 @@ enum class Activation : int {
 // for a direct convolution, one a channel block where A is stored blocked.
 struct GemmArgs {
   const float* a;
-  int64_t a_stride;      // floats between pixels
-  const int64_t* taps;   // floats from a pixel's start, one a tap
+  int64_t a_stride;     // floats between pixels
+  const int64_t* taps;  // floats from a pixel's start, one a tap
   int64_t tap_count;
-  int64_t depth;         // contiguous products a tap
-  const float* b;        // packed [block][tap][k][16]
-  int64_t b_block;       // floats between output blocks
-  const float* init;     // bias (init_stride 0) or partial sums
+  int64_t depth;      // contiguous products a tap
+  const float* b;     // packed [block][tap][k][16]
+  int64_t b_block;    // floats between output blocks
+  const float* init;  // bias (init_stride 0) or partial sums
   int64_t init_stride;
   int64_t init_block;
   float* c;
@@ -52,8 +52,8 @@ struct GemmArgs {
   int64_t c_gap;
   const float* residual;  // nullptr: none; rows without gaps
   int64_t residual_stride;
-  float low, high;        // clamp: exact for identity, relu and relu6
-  int64_t last_lanes;     // channels in the last block, 1..16
+  float low, high;     // clamp: exact for identity, relu and relu6
+  int64_t last_lanes;  // channels in the last block, 1..16
 };
 using GemmKernel = void (*)(const GemmArgs&);
 
@@ -65,7 +65,7 @@ struct SpatialArgs {
   const float* bias;         // 16 floats
   float* out;
   int64_t out_stride;
-  int64_t lanes;             // channels stored, 1..16
+  int64_t lanes;                                 // channels stored, 1..16
   int64_t kernel_h, kernel_w, stride, dilation;  // horizontal stride and dilation; read by the generic kernels only
   float low, high;
 };

@@ -32,17 +32,21 @@ template <int kRows, int kBlocks>
 CONVFIRST_INLINE void multiply_step(Vec (&acc)[kRows][kBlocks], const float* const* bases, const RowStrides& strides,
                                     const float* b, int64_t b_block, int k) {
   Vec weights[kBlocks];
-  CONVFIRST_UNROLL for (int j = 0; j < kBlocks; ++j) weights[j] = Vec::load(b + j * b_block + kLanes * k);
-  CONVFIRST_UNROLL for (int i = 0; i < kRows; ++i) {
+  CONVFIRST_UNROLL
+  for (int j = 0; j < kBlocks; ++j) weights[j] = Vec::load(b + j * b_block + kLanes * k);
+  CONVFIRST_UNROLL
+  for (int i = 0; i < kRows; ++i) {
     const Vec a = Vec::set1(row_of_nine(bases[i / 9], strides, i % 9)[k]);
-    CONVFIRST_UNROLL for (int j = 0; j < kBlocks; ++j) acc[i][j] = Vec::fma(a, weights[j], acc[i][j]);
+    CONVFIRST_UNROLL
+    for (int j = 0; j < kBlocks; ++j) acc[i][j] = Vec::fma(a, weights[j], acc[i][j]);
   }
 }
 
 template <int kBlocks>
 CONVFIRST_INLINE void store_pixel(const Vec (&acc)[kBlocks], const GemmArgs& g, float* c, const float* residual) {
   const Vec low = Vec::set1(g.low), high = Vec::set1(g.high);
-  CONVFIRST_UNROLL for (int j = 0; j < kBlocks; ++j) {
+  CONVFIRST_UNROLL
+  for (int j = 0; j < kBlocks; ++j) {
     Vec v = Vec::at_most(high, Vec::at_least(low, acc[j]));
     if (j == kBlocks - 1 && g.last_lanes < kLanes) {
       if (residual) v = v + Vec::load_partial(residual + j * g.c_block, g.last_lanes);
@@ -59,7 +63,8 @@ CONVFIRST_INLINE void store_tile(const Vec (&acc)[kRows][kBlocks], const GemmArg
   float* c = g.c;
   const float* residual = g.residual;
   int64_t until_gap = g.c_row - g.c_column;
-  CONVFIRST_UNROLL for (int i = 0; i < kRows; ++i) {
+  CONVFIRST_UNROLL
+  for (int i = 0; i < kRows; ++i) {
     store_pixel<kBlocks>(acc[i], g, c, residual);
     c += g.c_stride;
     if (residual) residual += g.residual_stride;
@@ -75,8 +80,10 @@ void gemm(const GemmArgs& g) {
   constexpr int kBases = (kRows + 8) / 9;
   constexpr int kSteps = 4;
   Vec acc[kRows][kBlocks];
-  CONVFIRST_UNROLL for (int i = 0; i < kRows; ++i) {
-    CONVFIRST_UNROLL for (int j = 0; j < kBlocks; ++j) {
+  CONVFIRST_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    CONVFIRST_UNROLL
+    for (int j = 0; j < kBlocks; ++j) {
       acc[i][j] = Vec::load(g.init + i * g.init_stride + j * g.init_block);
     }
   }
@@ -85,20 +92,24 @@ void gemm(const GemmArgs& g) {
   const float* b = g.b;
   for (int64_t t = 0; t < g.tap_count; ++t) {
     const float* bases[kBases];
-    CONVFIRST_UNROLL for (int n = 0; n < kBases; ++n) {
+    CONVFIRST_UNROLL
+    for (int n = 0; n < kBases; ++n) {
       bases[n] = g.a + g.taps[t] + n * 9 * g.a_stride;
       asm volatile("" : "+r"(bases[n]));
     }
     int64_t k = g.depth;
     for (; k >= kSteps; k -= kSteps) {
-      CONVFIRST_UNROLL for (int s = 0; s < kSteps; ++s) multiply_step<kRows, kBlocks>(acc, bases, strides, b, b_block, s);
+      CONVFIRST_UNROLL
+      for (int s = 0; s < kSteps; ++s) multiply_step<kRows, kBlocks>(acc, bases, strides, b, b_block, s);
       b += kLanes * kSteps;
-      CONVFIRST_UNROLL for (int n = 0; n < kBases; ++n) bases[n] += kSteps;
+      CONVFIRST_UNROLL
+      for (int n = 0; n < kBases; ++n) bases[n] += kSteps;
     }
     for (; k > 0; --k) {
       multiply_step<kRows, kBlocks>(acc, bases, strides, b, b_block, 0);
       b += kLanes;
-      CONVFIRST_UNROLL for (int n = 0; n < kBases; ++n) bases[n] += 1;
+      CONVFIRST_UNROLL
+      for (int n = 0; n < kBases; ++n) bases[n] += 1;
     }
   }
   store_tile<kRows, kBlocks>(acc, g);

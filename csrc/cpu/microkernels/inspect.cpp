@@ -1,6 +1,5 @@
 // Checks and times every microkernel of kernels.inc on its own, without torch.
 #include "inspect.h"
-#include "inspect.h"
 
 #include <chrono>
 #include <cmath>
@@ -32,9 +31,9 @@ constexpr Pass pass_named(const char* name) {
 
 const Entry kEntries[] = {
 #define GEMM(rows, blocks) {"gemm_" #rows "x" #blocks, Family::kGemm, rows, blocks, 0},
-#define SPATIAL(family, kernel, stride, tile)      \
-  {#family "_k" #kernel "s" #stride "_t" #tile,    \
-   is_depthwise(#family) ? Family::kDepthwise : Family::kGrouped8, kernel, stride, tile},
+#define SPATIAL(family, kernel, stride, tile)                                                                   \
+  {#family "_k" #kernel "s" #stride "_t" #tile, is_depthwise(#family) ? Family::kDepthwise : Family::kGrouped8, \
+   kernel, stride, tile},
 #define SPATIAL_ANY(family, tile) \
   {#family "_any_t" #tile, is_depthwise(#family) ? Family::kDepthwiseAny : Family::kGrouped8Any, 3, 3, tile},
 #define STORAGE(name, type) \
@@ -50,7 +49,6 @@ int tile_slot(int tile) {
   }
   return -1;
 }
-
 
 SpatialKernel spatial_kernel(const KernelTable& table, const Entry& e) {
   const bool depthwise = e.family == Family::kDepthwise || e.family == Family::kDepthwiseAny;
@@ -76,14 +74,11 @@ Trial make_trial(int isa, int kernel, uint64_t seed, bool timing) {
   const bool grouped = e.family == Family::kGrouped8 || e.family == Family::kGrouped8Any;
   const bool any = e.family == Family::kDepthwiseAny || e.family == Family::kGrouped8Any;
   switch (e.family) {
-    case Family::kGemm:
-      return gemm_trial(table.gemm[e.second - 1][e.first - 1], e.first, e.second, random, timing);
+    case Family::kGemm: return gemm_trial(table.gemm[e.second - 1][e.first - 1], e.first, e.second, random, timing);
     case Family::kStorage:
       return storage_trial(table, static_cast<Pass>(e.first), static_cast<Storage>(e.second), random, timing);
-    case Family::kPlain:
-      return plain_trial(table, static_cast<Pass>(e.first), random, timing);
-    default:
-      return spatial_trial(spatial_kernel(table, e), {e.first, e.second, e.third, grouped, any}, random, timing);
+    case Family::kPlain: return plain_trial(table, static_cast<Pass>(e.first), random, timing);
+    default: return spatial_trial(spatial_kernel(table, e), {e.first, e.second, e.third, grouped, any}, random, timing);
   }
 }
 
@@ -123,4 +118,3 @@ const KernelInspector kInspector = {
 }  // namespace convfirst
 
 const convfirst::KernelInspector* convfirst_kernel_inspector() { return &convfirst::kInspector; }
-

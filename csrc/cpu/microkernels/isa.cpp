@@ -59,8 +59,8 @@ const KernelTable* choose() {
   for (int i = 0; i < kIsaCount; ++i) {
     if (std::string(wanted) == kIsas[i].name && kernels_of(i)) return kernels_of(i);
   }
-  throw std::runtime_error("CONVFIRST_CPU_ISA is '" + std::string(wanted) + "', but must be one of those this CPU has: " +
-                           available_names() + ".");
+  throw std::runtime_error("CONVFIRST_CPU_ISA is '" + std::string(wanted) +
+                           "', but must be one of those this CPU has: " + available_names() + ".");
 }
 
 }  // namespace

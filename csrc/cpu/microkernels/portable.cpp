@@ -2,7 +2,6 @@
 #include "isa.h"
 #include "target_region.h"
 
-
 namespace convfirst {
 namespace portable {
 #include "simd/portable.h"

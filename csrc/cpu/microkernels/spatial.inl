@@ -8,9 +8,11 @@ CONVFIRST_INLINE void store_run(const Vec (&acc)[kTile], const SpatialArgs& s) {
   float* out = s.out;
   const int64_t stride = s.out_stride;
   if (s.lanes == kLanes) {
-    CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) Vec::at_most(high, Vec::at_least(low, acc[t])).store(out + t * stride);
+    CONVFIRST_UNROLL
+    for (int t = 0; t < kTile; ++t) Vec::at_most(high, Vec::at_least(low, acc[t])).store(out + t * stride);
   } else {
-    CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) {
+    CONVFIRST_UNROLL
+    for (int t = 0; t < kTile; ++t) {
       Vec::at_most(high, Vec::at_least(low, acc[t])).store_partial(out + t * stride, s.lanes);
     }
   }
@@ -19,7 +21,8 @@ CONVFIRST_INLINE void store_run(const Vec (&acc)[kTile], const SpatialArgs& s) {
 // The products of one input pixel with the kernel columns that reach it.
 template <int kKernel, int kStride, int kTile>
 CONVFIRST_INLINE void scatter_pixel(Vec (&acc)[kTile], const Vec (&weights)[kKernel], Vec pixel, int column) {
-  CONVFIRST_UNROLL for (int kx = 0; kx < kKernel; ++kx) {
+  CONVFIRST_UNROLL
+  for (int kx = 0; kx < kKernel; ++kx) {
     const int offset = column - kx;
     if (offset >= 0 && offset % kStride == 0 && offset / kStride < kTile) {
       acc[offset / kStride] = Vec::fma(pixel, weights[kx], acc[offset / kStride]);
@@ -32,15 +35,19 @@ void depthwise(const SpatialArgs& s) {
   constexpr int kColumns = (kTile - 1) * kStride + kKernel;
   Vec acc[kTile];
   const Vec bias = Vec::load(s.bias);
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = bias;
-  CONVFIRST_UNROLL for (int ky = 0; ky < kKernel; ++ky) {
+  CONVFIRST_UNROLL
+  for (int t = 0; t < kTile; ++t) acc[t] = bias;
+  CONVFIRST_UNROLL
+  for (int ky = 0; ky < kKernel; ++ky) {
     const float* row = s.rows[ky];
     if (!row) continue;
     Vec weights[kKernel];
-    CONVFIRST_UNROLL for (int kx = 0; kx < kKernel; ++kx) {
+    CONVFIRST_UNROLL
+    for (int kx = 0; kx < kKernel; ++kx) {
       weights[kx] = Vec::load(s.weights + (ky * kKernel + kx) * kLanes);
     }
-    CONVFIRST_UNROLL for (int column = 0; column < kColumns; ++column) {
+    CONVFIRST_UNROLL
+    for (int column = 0; column < kColumns; ++column) {
       scatter_pixel<kKernel, kStride, kTile>(acc, weights, Vec::load(row + column * s.in_stride), column);
     }
   }
@@ -52,8 +59,10 @@ CONVFIRST_INLINE void accumulate_group_input(Vec (&acc)[kTile], const float* row
                                              const float* weights) {
   constexpr int kColumns = (kTile - 1) * kStride + kKernel;
   Vec taps[kKernel];
-  CONVFIRST_UNROLL for (int kx = 0; kx < kKernel; ++kx) taps[kx] = Vec::load(weights + (kx * 8 + kInput) * kLanes);
-  CONVFIRST_UNROLL for (int column = 0; column < kColumns; ++column) {
+  CONVFIRST_UNROLL
+  for (int kx = 0; kx < kKernel; ++kx) taps[kx] = Vec::load(weights + (kx * 8 + kInput) * kLanes);
+  CONVFIRST_UNROLL
+  for (int column = 0; column < kColumns; ++column) {
     const Vec pixel = Vec::spread_in_groups<kInput>(Vec::load(row + column * in_stride));
     scatter_pixel<kKernel, kStride, kTile>(acc, taps, pixel, column);
   }
@@ -64,7 +73,8 @@ CONVFIRST_INLINE void accumulate_group_input(Vec (&acc)[kTile], const float* row
 template <int kKernel, int kStride, int kTile>
 void grouped8(const SpatialArgs& s) {
   Vec acc[kTile];
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
+  CONVFIRST_UNROLL
+  for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
   for (int ky = 0; ky < kKernel; ++ky) {
     const float* row = s.rows[ky];
     if (!row) continue;
@@ -84,13 +94,15 @@ void grouped8(const SpatialArgs& s) {
 template <int kTile>
 void depthwise_any(const SpatialArgs& s) {
   Vec acc[kTile];
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
+  CONVFIRST_UNROLL
+  for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
   for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
     if (!s.rows[ky]) continue;
     for (int64_t kx = 0; kx < s.kernel_w; ++kx) {
       const Vec weight = Vec::load(s.weights + (ky * s.kernel_w + kx) * kLanes);
       const float* in = s.rows[ky] + kx * s.dilation * s.in_stride;
-      CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) {
+      CONVFIRST_UNROLL
+      for (int t = 0; t < kTile; ++t) {
         acc[t] = Vec::fma(Vec::load(in + t * s.stride * s.in_stride), weight, acc[t]);
       }
     }
@@ -101,7 +113,8 @@ void depthwise_any(const SpatialArgs& s) {
 template <int kTile, int kInput>
 CONVFIRST_INLINE void accumulate_group_tap(Vec (&acc)[kTile], const float* in, int64_t step, const float* weights) {
   const Vec weight = Vec::load(weights + kInput * kLanes);
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) {
+  CONVFIRST_UNROLL
+  for (int t = 0; t < kTile; ++t) {
     acc[t] = Vec::fma(Vec::spread_in_groups<kInput>(Vec::load(in + t * step)), weight, acc[t]);
   }
 }
@@ -109,7 +122,8 @@ CONVFIRST_INLINE void accumulate_group_tap(Vec (&acc)[kTile], const float* in, i
 template <int kTile>
 void grouped8_any(const SpatialArgs& s) {
   Vec acc[kTile];
-  CONVFIRST_UNROLL for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
+  CONVFIRST_UNROLL
+  for (int t = 0; t < kTile; ++t) acc[t] = Vec::load(s.bias);
   const int64_t step = s.stride * s.in_stride;
   for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
     if (!s.rows[ky]) continue;

@@ -9,10 +9,11 @@
 #define CONVFIRST_UNROLL CONVFIRST_PRAGMA(clang loop unroll(full))
 #else
 // GCC's own intrinsics start from an undefined register, which its warning mistakes for a bug (PR 105593).
-#define CONVFIRST_BEGIN_TARGET(features)                                        \
-  CONVFIRST_PRAGMA(GCC push_options) CONVFIRST_PRAGMA(GCC target features)      \
+#define CONVFIRST_BEGIN_TARGET(features)                           \
+  CONVFIRST_PRAGMA(GCC push_options)                               \
+  CONVFIRST_PRAGMA(GCC target features)                            \
   CONVFIRST_PRAGMA(GCC diagnostic ignored "-Wmaybe-uninitialized") \
-  CONVFIRST_PRAGMA(GCC diagnostic ignored "-Wuninitialized")
+      CONVFIRST_PRAGMA(GCC diagnostic ignored "-Wuninitialized")
 #define CONVFIRST_END_TARGET CONVFIRST_PRAGMA(GCC pop_options)
 #define CONVFIRST_UNROLL CONVFIRST_PRAGMA(GCC unroll 64)
 #endif

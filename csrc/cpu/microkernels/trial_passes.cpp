@@ -46,7 +46,8 @@ double activation_error(const KernelTable& table) {
   double largest = 0;
   for (int a = 0; a <= static_cast<int>(Activation::kHardsigmoid); ++a) {
     std::vector<float> x(4096);
-    for (size_t i = 0; i < x.size(); ++i) x[i] = -110.0f + 220.0f * static_cast<float>(i) / static_cast<float>(x.size());
+    for (size_t i = 0; i < x.size(); ++i)
+      x[i] = -110.0f + 220.0f * static_cast<float>(i) / static_cast<float>(x.size());
     for (size_t i = 0; i < x.size() / 2; ++i) x[i] *= 0.1f;
     std::vector<float> y = x;
     table.activate(y.data(), static_cast<int64_t>(y.size()) / kLanes, static_cast<Activation>(a));
@@ -73,8 +74,8 @@ Trial storage_trial(const KernelTable& table, Pass pass, Storage storage, Random
     const std::vector<float> floats = random.integers(pixels * kLanes);
     auto in = std::make_shared<std::vector<float>>(floats);
     auto residual = bytes;
-    auto out = std::make_shared<std::vector<uint8_t>>(
-        stored(std::vector<float>(static_cast<size_t>(count), 3.0f), storage));
+    auto out =
+        std::make_shared<std::vector<uint8_t>>(stored(std::vector<float>(static_cast<size_t>(count), 3.0f), storage));
     FinishArgs f{};
     f.in = in->data(), f.in_stride = kLanes, f.in_block = 0, f.out = out->data(), f.out_stride = stride;
     f.residual = residual->data(), f.residual_stride = stride;

@@ -16,7 +16,8 @@ double worst(const std::vector<float>& actual, const std::vector<float>& expecte
 }
 
 Trial gemm_trial(GemmKernel kernel, int row_count, int block_count, Random& random, bool timing) {
-  const int64_t rows = row_count, blocks = block_count, taps = timing ? 1 : 2, depth = timing ? 96 : 1 + random.below(23);
+  const int64_t rows = row_count, blocks = block_count, taps = timing ? 1 : 2,
+                depth = timing ? 96 : 1 + random.below(23);
   const int64_t stride = depth * taps, last = timing ? kLanes : 1 + random.below(kLanes);
   const int64_t width = blocks * kLanes, block = taps * depth * kLanes;
   const int64_t row = timing ? 0 : random.below(10), column = row ? random.below(static_cast<int>(row)) : 0;
@@ -62,7 +63,8 @@ Trial spatial_trial(SpatialKernel kernel, const SpatialTrial& kind, Random& rand
   const int64_t size = any ? 1 + random.below(4) : kind.kernel, kw = any && !timing ? 1 + random.below(9) : size;
   const int64_t stride = any ? 1 + random.below(3) : kind.stride, dilation = any ? 1 + random.below(3) : 1;
   const int64_t lanes = timing ? kLanes : 1 + random.below(kLanes), in_stride = kLanes + (timing ? 0 : random.below(5));
-  const int64_t columns = (tile - 1) * stride + (kw - 1) * dilation + 1, missing = timing ? -1 : random.below(int(size) + 1);
+  const int64_t columns = (tile - 1) * stride + (kw - 1) * dilation + 1,
+                missing = timing ? -1 : random.below(int(size) + 1);
   auto in = std::make_shared<std::vector<float>>(random.integers(size * columns * in_stride));
   auto weights = std::make_shared<std::vector<float>>(random.integers(size * kw * inputs * kLanes));
   auto bias = std::make_shared<std::vector<float>>(random.integers(kLanes));

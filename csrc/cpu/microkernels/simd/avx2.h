@@ -23,9 +23,7 @@ struct Vec {
     _mm256_storeu_ps(p, lo);
     _mm256_storeu_ps(p + 8, hi);
   }
-  CONVFIRST_INLINE void store(BFloat16* p) const {
-    store_low_halves(p, rounded_bf16(lo), rounded_bf16(hi));
-  }
+  CONVFIRST_INLINE void store(BFloat16* p) const { store_low_halves(p, rounded_bf16(lo), rounded_bf16(hi)); }
   CONVFIRST_INLINE void store(Half* p) const {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(lo, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(hi, _MM_FROUND_TO_NEAREST_INT));

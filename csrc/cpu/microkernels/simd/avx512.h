@@ -28,9 +28,7 @@ struct Vec {
   }
 
   CONVFIRST_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
-  CONVFIRST_INLINE void store(BFloat16* p) const {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_bf16());
-  }
+  CONVFIRST_INLINE void store(BFloat16* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_bf16()); }
   CONVFIRST_INLINE void store(Half* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_half()); }
   CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const { _mm512_mask_storeu_ps(p, mask(lanes), v); }
   CONVFIRST_INLINE void store_partial(BFloat16* p, int64_t lanes) const {
@@ -54,8 +52,7 @@ struct Vec {
   CONVFIRST_INLINE static Vec at_most(Vec bound, Vec x) { return {_mm512_min_ps(bound.v, x.v)}; }
   CONVFIRST_INLINE static Vec abs(Vec x) { return {_mm512_abs_ps(x.v)}; }
   CONVFIRST_INLINE static Vec copy_sign(Vec magnitude, Vec sign) {
-    return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude.v),
-                                                          _mm512_castps_si512(sign.v),
+    return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude.v), _mm512_castps_si512(sign.v),
                                                           _mm512_set1_epi32(INT32_MIN), 0xD8))};
   }
   CONVFIRST_INLINE static Vec round(Vec x) {
@@ -66,7 +63,8 @@ struct Vec {
   // Lanes 0..7 become lane k, lanes 8..15 lane 8 + k.
   template <int k>
   CONVFIRST_INLINE static Vec spread_in_groups(Vec x) {
-    const __m512i index = _mm512_set_epi32(8 + k, 8 + k, 8 + k, 8 + k, 8 + k, 8 + k, 8 + k, 8 + k, k, k, k, k, k, k, k, k);
+    const __m512i index =
+        _mm512_set_epi32(8 + k, 8 + k, 8 + k, 8 + k, 8 + k, 8 + k, 8 + k, 8 + k, k, k, k, k, k, k, k, k);
     return {_mm512_permutexvar_ps(index, x.v)};
   }
 

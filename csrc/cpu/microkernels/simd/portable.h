@@ -16,9 +16,7 @@ struct Vec {
     return {{all, all, all, all}};
   }
 
-  CONVFIRST_INLINE static Vec load(const float* p) {
-    return {{quad(p), quad(p + 4), quad(p + 8), quad(p + 12)}};
-  }
+  CONVFIRST_INLINE static Vec load(const float* p) { return {{quad(p), quad(p + 4), quad(p + 8), quad(p + 12)}}; }
   template <class T>
   CONVFIRST_INLINE static Vec load(const T* p) {
     return load_partial(p, kLanes);
@@ -30,7 +28,8 @@ struct Vec {
     return load(buffer);
   }
   CONVFIRST_INLINE void store(float* p) const {
-    CONVFIRST_UNROLL for (int i = 0; i < 4; ++i) *reinterpret_cast<UnalignedQuad*>(p + 4 * i) = q[i];
+    CONVFIRST_UNROLL
+    for (int i = 0; i < 4; ++i) *reinterpret_cast<UnalignedQuad*>(p + 4 * i) = q[i];
   }
   template <class T>
   CONVFIRST_INLINE void store(T* p) const {
