@@ -36,7 +36,7 @@ def pack_single_convolutions(graph_module: fx.GraphModule) -> None:
         if isinstance(conv, FoldedConv):
             packed = PackedConv2d(conv.kernel, conv.weight, conv.bias, conv.window, conv.groups, conv.activation)
             packed.source = conv.source
-            replace_module(graph_module, node, flat_name(conv.source), packed)
+            replace_module(graph_module, node, flat_name(conv.source, "fused"), packed)
             fuse_residual(graph_module, node)
     graph_module.graph.eliminate_dead_code()
 
@@ -119,6 +119,6 @@ def _emit(graph_module: fx.GraphModule, match: _Match) -> None:
     packed.source = " ".join(sources)
     start = match.expand if match.expand is not None else match.convolution
     match.project.args = (start.args[0],)
-    replace_module(graph_module, match.project, flat_name(convolution.source), packed)
+    replace_module(graph_module, match.project, flat_name(convolution.source, "fused"), packed)
     fuse_residual(graph_module, match.project)
     graph_module.graph.eliminate_dead_code()

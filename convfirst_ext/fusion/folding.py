@@ -62,9 +62,9 @@ def replace_module(graph_module: fx.GraphModule, node: fx.Node, name: str, modul
     node.target = unique
 
 
-def flat_name(source: str) -> str:
-    """A dotted module name as an attribute name."""
-    return "fused_" + source.replace(".", "_")
+def flat_name(source: str, stage: str) -> str:
+    """A dotted module name as the attribute name of what stands for it after a stage."""
+    return f"{stage}_{source.replace('.', '_')}"
 
 
 def fold_convolutions(graph_module: fx.GraphModule) -> int:
@@ -98,10 +98,10 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
         if inner == "identity":
             _bypass(graph_module, norm_node)
         else:
-            replace_module(graph_module, norm_node, flat_name(source) + "_act", norm.get_submodule("act"))
+            replace_module(graph_module, norm_node, flat_name(source, "activation"), norm.get_submodule("act"))
     if choice.kernel is None:
         if norm is not None:
-            replace_module(graph_module, node, flat_name(source), _torch_convolution(conv, weight, bias))
+            replace_module(graph_module, node, flat_name(source, "torch"), _torch_convolution(conv, weight, bias))
         return False
     folded = FoldedConv(source, conv, choice.kernel, weight, bias)
     follower = only_user(node)
@@ -109,7 +109,7 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
     if follower is not None and activation is not None:
         folded.activation = activation
         _bypass(graph_module, follower)
-    replace_module(graph_module, node, flat_name(source), folded)
+    replace_module(graph_module, node, flat_name(source, "folded"), folded)
     return True
 
 
