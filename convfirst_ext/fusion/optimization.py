@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from typing import Any
 
 import torch
@@ -74,10 +76,33 @@ def _optimize(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
         return module
     traced = _trace(module)
     if traced is None:
-        for name, child in module.named_children():
-            setattr(module, name, _optimize(child, dtype))
+        _optimize_children(module, dtype)
         return module
     return _fuse(module, traced, dtype)
+
+
+def _optimize_children(module: nn.Module, dtype: torch.dtype | None) -> None:
+    for name, child in module.named_children():
+        if _is_only_called(module, name):
+            setattr(module, name, _optimize(child, dtype))
+        else:
+            _optimize_children(child, dtype)
+
+
+def _is_only_called(parent: nn.Module, name: str) -> bool:
+    """Whether a module uses its child by calling it and in no other way, so that a fused module can stand there.
+
+    Indexing, iterating and reading attributes would find another structure; told from the source of the class.
+    """
+    if isinstance(parent, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        return True
+    try:
+        source = inspect.getsource(type(parent))
+    except (OSError, TypeError):
+        return False
+    outside_init = re.sub(r"def __init__.*?(?=\n    def |\Z)", "", source, flags=re.DOTALL)
+    uses = re.findall(rf"\bself\.{re.escape(name)}\b\s*(\(?)", outside_init)
+    return bool(uses) and all(uses)
 
 
 def _trace(module: nn.Module) -> fx.GraphModule | None:
