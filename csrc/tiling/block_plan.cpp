@@ -2,10 +2,9 @@
 #include "block_plan.h"
 
 #include <algorithm>
-
-#if defined(__linux__)
-#include <unistd.h>
-#endif
+#include <cstdlib>
+#include <fstream>
+#include <string>
 
 namespace convfirst {
 namespace {
@@ -15,18 +14,35 @@ constexpr int64_t kFloat = 4;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-#if defined(__linux__) && defined(_SC_LEVEL1_DCACHE_SIZE)
-int64_t system_size(int name, int64_t fallback) {
-  const long size = sysconf(name);
-  return size > 0 ? size : fallback;
+constexpr CacheSizes kUnknownCaches = {32 << 10, 512 << 10, 8 << 20};
+
+std::string first_word(const std::string& path) {
+  std::ifstream file(path);
+  std::string word;
+  file >> word;
+  return word;
 }
+
+// Linux tells a cache's size as "32K". The C library's sysconf counts a shared cache once a core on some machines.
+int64_t size_of(const std::string& text) {
+  const long long number = std::strtoll(text.c_str(), nullptr, 10);
+  return text.empty() ? 0 : number * (text.back() == 'M' ? 1 << 20 : text.back() == 'K' ? 1 << 10 : 1);
+}
+
 CacheSizes read_sizes() {
-  return {system_size(_SC_LEVEL1_DCACHE_SIZE, 32 << 10), system_size(_SC_LEVEL2_CACHE_SIZE, 512 << 10),
-          system_size(_SC_LEVEL3_CACHE_SIZE, 8 << 20)};
+  CacheSizes sizes = kUnknownCaches;
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    const std::string level = first_word(folder + "level");
+    const int64_t size = size_of(first_word(folder + "size"));
+    if (level.empty()) break;
+    if (size <= 0 || first_word(folder + "type") == "Instruction") continue;
+    if (level == "1") sizes.l1 = size;
+    if (level == "2") sizes.l2 = size;
+    if (level == "3") sizes.l3 = size;
+  }
+  return sizes;
 }
-#else
-CacheSizes read_sizes() { return {32 << 10, 512 << 10, 8 << 20}; }
-#endif
 
 // Output pixels of a row group: enough to fill the projection's register blocks several times over.
 constexpr int64_t kGroupPixels = 56;

@@ -1,0 +1,171 @@
+"""The commands of `convfirst` and their options."""
+
+import difflib
+import os
+import platform
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import torch
+
+import convfirst_ext as cf
+
+from .photos import printable
+from .requirements import models_extra
+
+with models_extra():
+    import typer
+    from rich.console import Console
+
+    from .main_job import Settings, run_main_job
+    from .report import facts_table, print_report
+
+_SUCCESS, _WRONG, _UNREADABLE = 0, 1, 2
+_DEFAULT_PNG = Path("convfirst-classify.png")
+_MOST_THREADS = 1024
+_CPU_FACTS = {
+    "isa": "instruction set in use",
+    "available": "instruction sets available",
+    "known": "instruction sets known",
+    "l1_bytes": "L1 data cache, bytes",
+    "l2_bytes": "L2 cache, bytes",
+    "l3_bytes": "L3 cache, bytes",
+}
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
+
+
+class DType(str, Enum):
+    """Names of the dtypes that `optimize` takes."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=_MOST_THREADS, help="Threads of PyTorch.", show_default="PyTorch's own choice"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Convolutional networks on the CPU at the speed of the machine, in PyTorch."""
+    if version:
+        print(f"convfirst_ext {cf.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def classify(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PHOTO ...]", help="Image files; without any, a cat and a cup of coffee."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(metavar="PNG", help="Where to write the picture; a file of that name is replaced.")
+    ] = _DEFAULT_PNG,
+    threads: Threads = None,
+    dtype: Annotated[DType, typer.Option(help="How the fused network stores activations.")] = DType.float32,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Labels to show of each photo.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, hidden=True)] = 10,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", hidden=True)] = True,
+) -> None:
+    """Classify photos with EfficientNet-Lite0 and its ImageNet weights, and compare with stock PyTorch.
+
+    Prints the labels, the largest logit difference from stock PyTorch, the time and the memory of one
+    inference at batch 1, and writes one picture of it all (./convfirst-classify.png unless --output names
+    another place).
+
+    Exit status: 2 if a photo cannot be read (the others are still classified) or an argument is wrong, 1 if
+    the float32 logits differ from stock PyTorch's by more than 0.001, else 0.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    problem = _problem_with_output(output, photos or [])
+    if problem:
+        _fail(problem)
+    settings = Settings(getattr(torch, dtype.value), top, rounds, memory)
+    outcome = run_main_job(photos or [], settings, _complain)
+    status = _UNREADABLE if outcome.unreadable else _SUCCESS
+    if outcome.results:
+        print_report(outcome, Console(highlight=False, soft_wrap=False))
+        status = status or (_SUCCESS if outcome.agrees else _WRONG)
+        try:
+            outcome.write_figure(output)
+        except OSError as error:
+            _fail(f"--output {printable(output)}: {error.strerror or error}")
+        print(f"Picture: {printable(output)}")
+    raise typer.Exit(status)
+
+
+@app.command()
+def info() -> None:
+    """Print what the kernels found: the CPU, its instruction sets and caches, threads and versions."""
+    from convfirst_ext import _native
+
+    facts: dict[str, object] = {"CPU": _cpu_model(), "cores": os.cpu_count()}
+    facts |= {_CPU_FACTS.get(key, key): value for key, value in _native.cpu_info().items()}
+    facts |= {"threads of PyTorch": torch.get_num_threads(), "convfirst_ext": cf.__version__}
+    facts |= {"PyTorch": torch.__version__, "Python": platform.python_version()}
+    Console(highlight=False).print(facts_table(facts))
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A network of timm's, e.g. mobilenetv2_100.")],
+    size: Annotated[int | None, typer.Option(min=1, help="Height and width of its input.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Print, per block of a fused timm network, its kernel or the reason for leaving it to PyTorch."""
+    with models_extra():
+        import timm
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if not timm.is_model(model):
+        close = difflib.get_close_matches(model, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else "; timm.list_models() lists the known ones"
+        _fail(f"timm has no model {model!r}{hint}")
+    network = timm.create_model(model).eval()
+    configuration = cast("dict[str, Any]", network.pretrained_cfg)
+    channels, height, width = configuration.get("input_size", (3, 224, 224))
+    print(cf.explain(cf.optimize(network), torch.rand(1, channels, size or height, size or width)))
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+def _problem_with_output(output: Path, photos: list[Path]) -> str | None:
+    """Why the picture cannot go there: said before the work, not after it."""
+    name = f"--output {printable(output)}"
+    if output.suffix.lower() != ".png":
+        return f"{name}: the picture is a PNG, so its name must end in .png"
+    if output.is_dir():
+        return f"{name}: a folder; name a file in it"
+    if not output.parent.is_dir():
+        return f"{name}: there is no folder {printable(output.parent)}"
+    if any(photo.exists() and output.exists() and photo.samefile(output) for photo in photos):
+        return f"{name}: is one of the photos; it would be overwritten"
+    return None
+
+
+def _fail(problem: str) -> None:
+    _complain(problem)
+    raise typer.Exit(_UNREADABLE)
+
+
+def _complain(problem: str) -> None:
+    """One line, however long: rich would wrap it."""
+    print(f"convfirst: {problem}", file=sys.stderr)
