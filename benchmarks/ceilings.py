@@ -1,0 +1,199 @@
+"""This machine's ceilings, measured in the run that quotes them: fp32 multiply-adds and copy bandwidth.
+
+One process a thread, all started together, rates added up: no fork-join, no interpreter lock, no shared
+buffers. Run it alone with ``python -m benchmarks.ceilings``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+from benchmarks.machine import cache_sizes
+
+_MIB = 2**20
+_MM_SIZE = 1024
+_DRAM_BYTES = 1024 * _MIB
+_FP32_ISAS = ("avx512", "avx2", "portable")  # widest first; what multiplies in fp16 is no fp32 ceiling
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What ``threads`` cores reach at most: fp32 GFLOP/s, and GB/s (read + written) of copies by working set.
+
+    ``source`` says what measured the FLOPs; ``working_sets`` has the bytes each copy touches.
+    """
+
+    threads: int
+    gflops: float
+    source: str
+    copy_gbps: dict[str, float]
+    working_sets: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the plain dict that goes into a results file."""
+        return asdict(self)
+
+    def copy_gbps_for(self, size: int) -> float:
+        """Returns the bandwidth of the smallest cache that holds ``size`` bytes, or of memory."""
+        caches = cache_sizes()
+        if size <= caches.get("L2", _MIB) * self.threads:
+            return self.copy_gbps["L2"]
+        if size <= caches.get("L3", 0):
+            return self.copy_gbps["L3"]
+        return self.copy_gbps["DRAM"]
+
+    def highest(self, other: Ceilings) -> Ceilings:
+        """Returns the higher of each ceiling of two measurements on the same number of threads."""
+        faster = max(self, other, key=lambda measured: measured.gflops)
+        copies = {name: max(rate, other.copy_gbps[name]) for name, rate in self.copy_gbps.items()}
+        return replace(faster, copy_gbps=copies)
+
+    def compute_seconds(self, flops: float) -> float:
+        """Returns the time ``flops`` take at the compute ceiling."""
+        return flops / (1e9 * self.gflops)
+
+    def roofline_seconds(self, flops: float, size: int) -> float:
+        """Returns the larger of the compute time and the time to move ``size`` bytes once."""
+        return max(self.compute_seconds(flops), size / (1e9 * self.copy_gbps_for(size)))
+
+
+def measure_ceilings(threads: int, seconds: float = 0.4) -> Ceilings:
+    """Measures every ceiling for about ``seconds`` each (starting the processes takes longer)."""
+    gflops, source = max(_microkernel_gflops(threads, seconds), _mm_gflops(threads, seconds))
+    sets = copy_working_sets(threads)
+    copies = {name: _copy_gbps(size, threads, seconds) for name, size in sets.items()}
+    return Ceilings(threads, gflops, source, copies, sets)
+
+
+def copy_working_sets(threads: int) -> dict[str, int]:
+    """Returns bytes (source + target, all threads) well inside L2, well inside L3, and far outside both."""
+    caches = cache_sizes()
+    l2_total = caches.get("L2", _MIB) * threads
+    l3 = caches.get("L3", 2 * l2_total)
+    return {"L2": l2_total // 2, "L3": max(l3 // 4, 2 * l2_total), "DRAM": max(_DRAM_BYTES, 4 * l3)}
+
+
+def all_at_once(threads: int, task: Callable[[], float]) -> float:
+    """Runs a picklable ``task`` in ``threads`` processes that start together; returns the sum of results."""
+    context = get_context("spawn")
+    start = context.Barrier(threads)
+    answers = context.SimpleQueue()
+    workers = [context.Process(target=_run_task, args=(task, start, answers), daemon=True) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode != 0 for worker in workers):
+        raise RuntimeError(f"a process that measured a ceiling ended with {[worker.exitcode for worker in workers]}")
+    return sum(float(answers.get()) for _ in workers)
+
+
+def best_rate(call: Callable[[], object], units: float, seconds: float) -> float:
+    """Returns ``units`` a second of the fastest of the calls that fit in ``seconds``, at least two."""
+    call()
+    fastest = float("inf")
+    end = time.perf_counter() + seconds
+    calls = 0
+    while calls < 2 or time.perf_counter() < end:
+        begin = time.perf_counter()
+        call()
+        fastest = min(fastest, time.perf_counter() - begin)
+        calls += 1
+    return units / fastest
+
+
+def _run_task(task: Callable[[], float], start: Any, answers: Any) -> None:
+    try:
+        start.wait(timeout=120)
+        answers.put(task())
+    except BaseException:
+        start.abort()  # so that the others don't wait for one that died
+        raise
+
+
+def _copy_gbps(size: int, threads: int, seconds: float) -> float:
+    return all_at_once(threads, partial(copy_rate, size // threads, seconds))
+
+
+def copy_rate(size: int, seconds: float) -> float:
+    """Returns one thread's GB/s, read + written, copying ``size / 2`` bytes by memcpy or by torch."""
+    import numpy
+    import torch
+
+    torch.set_num_threads(1)
+    source = torch.ones(size // 8, dtype=torch.float32)
+    target = torch.empty_like(source)
+    moved = 2 * 4 * source.numel() / 1e9
+    by_memcpy = best_rate(partial(numpy.copyto, target.numpy(), source.numpy()), moved, seconds / 2)
+    return max(by_memcpy, best_rate(partial(target.copy_, source), moved, seconds / 2))
+
+
+def _mm_gflops(threads: int, seconds: float) -> tuple[float, str]:
+    rate = all_at_once(threads, partial(mm_rate, seconds))
+    return rate, f"torch.mm {_MM_SIZE}x{_MM_SIZE} (a lower estimate)"
+
+
+def mm_rate(seconds: float) -> float:
+    """Returns one thread's fp32 GFLOP/s in a large matrix product."""
+    import torch
+
+    torch.set_num_threads(1)
+    left, right, out = (torch.randn(_MM_SIZE, _MM_SIZE) for _ in range(3))
+    return best_rate(partial(torch.mm, left, right, out=out), 2 * _MM_SIZE**3 / 1e9, seconds)
+
+
+def _microkernel_gflops(threads: int, seconds: float) -> tuple[float, str]:
+    """The package's fastest fp32 microkernel on every core; (0, 'none') where the package is absent."""
+    found = fastest_microkernel()
+    if found is None:
+        return 0.0, "none"
+    isa, name = found
+    rate = all_at_once(threads, partial(microkernel_rate, isa, name, seconds))
+    return rate, f"microkernel {isa}/{name}"
+
+
+def fastest_microkernel() -> tuple[str, str] | None:
+    """Returns ISA and name of the microkernel with the most fp32 GFLOP/s, or None without the package."""
+    try:
+        native = load_native()
+    except ImportError:
+        return None
+    isa = next(isa for isa in _FP32_ISAS if isa in native.cpu_info()["available"])
+    rates = {name: microkernel_rate(isa, name, 0.005) for name in native.list_microkernels(isa)}
+    return isa, max(rates, key=lambda name: rates[name])
+
+
+def microkernel_rate(isa: str, name: str, seconds: float) -> float:
+    """Returns one thread's GFLOP/s in a microkernel of the package."""
+    timed = load_native().time_microkernel(isa, name, seconds)
+    return float(timed["flops_per_call"] / timed["ns_per_call"])
+
+
+def load_native() -> Any:
+    """Returns the package's module of CPU facts and microkernels, its operators loaded."""
+    import convfirst_ext
+    from convfirst_ext import _native
+
+    if convfirst_ext.__file__ is None:
+        raise ImportError("convfirst_ext is not installed")
+    return _native
+
+
+def main() -> None:
+    """Prints the ceilings."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    ceilings = measure_ceilings(parser.parse_args().threads)
+    print(f"fp32 {ceilings.gflops:.0f} GFLOP/s on {ceilings.threads} threads, from {ceilings.source}")
+    for name, rate in ceilings.copy_gbps.items():
+        print(f"copy in {name} ({ceilings.working_sets[name] / _MIB:.1f} MiB): {rate:.1f} GB/s")
+
+
+if __name__ == "__main__":
+    main()
