@@ -1,0 +1,194 @@
+"""Schemas, fake kernels, autograd registrations and compilation of every raw operator."""
+
+from typing import Any
+
+import pytest
+import torch
+from contract import DTYPES, SPATIAL_WEIGHTS
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from convfirst_ext.ops import packed
+from convfirst_ext.testing import CASES, OpCase, assert_within, sample
+
+CHANNELS_LAST = torch.channels_last
+
+
+def _registered() -> list[str]:
+    names = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
+    return sorted(name.removeprefix("convfirst::") for name in names if name.startswith("convfirst::"))
+
+
+def _image(channels: int, dtype: torch.dtype = torch.float32, size: int = 6, batch: int = 2) -> Tensor:
+    return torch.randn(batch, channels, size, size).to(dtype).contiguous(memory_format=CHANNELS_LAST)
+
+
+def _weight(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape).to(dtype)
+
+
+def _window(kernel: int) -> tuple[list[int], list[int], list[int]]:
+    pad = kernel // 2
+    return [1, 1], [pad, pad, pad, pad], [1, 1]
+
+
+def _plain(weight: tuple[int, ...], channels: int, groups: int) -> list[tuple[Any, ...]]:
+    window = _window(weight[2])
+    cases: list[tuple[Any, ...]] = [
+        (_image(channels, d), _weight(*weight, dtype=d), None, *window, groups) for d in DTYPES
+    ]
+    leaf = [
+        _image(channels).requires_grad_(),
+        _weight(*weight).requires_grad_(),
+        torch.randn(weight[0]).requires_grad_(),
+    ]
+    cases.append((*leaf, *window, groups))
+    cases.append((_image(channels), *leaf[1:], *window, groups))
+    return cases
+
+
+def _packed(weight: tuple[int, ...], channels: int, groups: int) -> list[tuple[Any, ...]]:
+    bias = packed.pack_bias(torch.randn(weight[0]), weight[0])
+    rest = (*_window(weight[2]), groups, weight[0])
+    return [
+        (_image(channels, dtype), packed.pack_weight(_weight(*weight)), bias, residual, *rest, activation)
+        for dtype in DTYPES
+        for residual, activation in ((None, "relu6"), (_image(weight[0], dtype), "silu"))
+    ]
+
+
+def _pair(out_channels: int, in_channels: int, kernel: int = 1) -> tuple[Tensor, Tensor]:
+    weight = _weight(out_channels, in_channels, kernel, kernel)
+    return packed.pack_weight(weight), packed.pack_bias(None, out_channels)
+
+
+def _separable_packed() -> list[tuple[Any, ...]]:
+    layers = (*_pair(17, 1, 3), *_pair(24, 17))
+    rest = (*_window(3), 24, "relu", "identity")
+    return [(_image(17), *layers, None, *rest), (_image(17), *layers, _image(24), *rest)]
+
+
+def _mbconv_packed() -> list[tuple[Any, ...]]:
+    layers = (*_pair(24, 8), *_pair(24, 1, 3), *_pair(12, 24))
+    unexpanded = (None, None, *_pair(24, 1, 3), *_pair(12, 24))
+    rest = (*_window(3), 24, 24, 12, "relu", "identity")
+    no_se = (None, None, None, None, 0, "relu", "sigmoid")
+    se = (*_pair(5, 24), *_pair(24, 5), 5, "silu", "hardsigmoid")
+    return [
+        (_image(8), *layers, None, *rest, *no_se),
+        (_image(8), *layers, _image(12), *rest, *se),
+        (_image(24), *unexpanded, None, *rest, *se),
+    ]
+
+
+ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
+    "pack_weight": [(_weight(17, 3, 3, 3, dtype=dtype),) for dtype in DTYPES],
+    "depthwise_conv2d": _plain((34, 1, 3, 3), 17, 17),
+    "depthwise_conv2d_packed": _packed((34, 1, 3, 3), 17, 17),
+    "grouped_conv2d": _plain((24, 8, 3, 3), 24, 3),
+    "grouped_conv2d_packed": _packed((24, 8, 3, 3), 24, 3),
+    "pointwise_conv2d": _plain((20, 13, 1, 1), 13, 1),
+    "pointwise_conv2d_packed": _packed((20, 13, 1, 1), 13, 1),
+    "dense_conv2d": _plain((20, 3, 3, 3), 3, 1),
+    "dense_conv2d_packed": _packed((20, 3, 3, 3), 3, 1),
+    "depthwise_separable_packed": _separable_packed(),
+    "mbconv_packed": _mbconv_packed(),
+}
+COMPILED = [cases[index] for cases in CASES.values() for index in (0, len(cases) // 2)]
+FAKED = [*sample(4), *(case for case in CASES["mbconv"] if "squeeze" in case.name)]
+
+
+def test_every_registered_operator_is_checked() -> None:
+    assert sorted(ARGUMENTS) == _registered()
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+def test_opcheck(name: str) -> None:
+    for arguments in ARGUMENTS[name]:
+        torch.library.opcheck(getattr(torch.ops.convfirst, name).default, arguments)
+
+
+@pytest.mark.parametrize("case", FAKED, ids=str)
+def test_fake_tensors_have_the_shape_strides_and_dtype_of_real_ones(case: OpCase) -> None:
+    for dtype in DTYPES[:2]:
+        for layout in (torch.contiguous_format, CHANNELS_LAST):
+            tensors = case.make(dtype)
+            tensors["input"] = tensors["input"].contiguous(memory_format=layout)
+            real = case.run(tensors)
+            with FakeTensorMode() as mode:
+                fake = case.run({name: mode.from_tensor(tensor) for name, tensor in tensors.items()})
+            assert (fake.shape, fake.dtype, fake.device) == (real.shape, real.dtype, real.device)
+            if real.numel():
+                assert fake.stride() == real.stride()
+
+
+@pytest.mark.parametrize("case", COMPILED, ids=str)
+def test_compiles_in_one_graph(case: OpCase) -> None:
+    torch._dynamo.reset()
+    tensors = case.make(values="normal")
+    compiled = torch.compile(case.run, fullgraph=True, backend="aot_eager")
+    actual = compiled(tensors)
+    assert actual.stride() == case.run(tensors).stride()
+    assert_within(actual, case.reference(tensors))
+
+
+@pytest.mark.parametrize("op", list(CASES))
+def test_compiles_with_gradients(op: str) -> None:
+    torch._dynamo.reset()
+    case = _growable(op)
+    leaves = {name: tensor.requires_grad_() for name, tensor in case.make(values="normal").items()}
+    compiled = torch.compile(case.run, fullgraph=True, backend="aot_eager")
+    expected = torch.autograd.grad(case.run(leaves).square().sum(), list(leaves.values()))
+    actual = torch.autograd.grad(compiled(leaves).square().sum(), list(leaves.values()))
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("op", list(CASES))
+def test_compiles_once_for_all_image_sizes(op: str) -> None:
+    torch._dynamo.reset()
+    case = _growable(op)
+    tensors = case.make(values="normal")
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(case.run, fullgraph=True, backend=counter, dynamic=True)
+    for batch, height, width in ((2, 9, 11), (3, 12, 10), (5, 31, 40)):
+        given = tensors | {"input": torch.randn(batch, tensors["input"].shape[1], height, width)}
+        assert_within(compiled(given), case.reference(given))
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("op", list(CASES))
+def test_exports_with_a_free_batch_and_image_size(op: str) -> None:
+    case = _growable(op)
+    tensors = {name: t for name, t in case.make(values="normal").items() if name not in ("input", "residual")}
+
+    class Layer(torch.nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return case.run(tensors | {"input": image})
+
+    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=4), 3: torch.export.Dim("width", min=4)}
+    example = torch.randn(2, case.shapes["input"][1], 9, 11)
+    program = torch.export.export(Layer(), (example,), dynamic_shapes=({**free},))
+    for shape in ((2, 9, 11), (3, 12, 10)):
+        image = torch.randn(shape[0], case.shapes["input"][1], *shape[1:])
+        assert_within(program.module()(image), case.reference(tensors | {"input": image}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", list(CASES))
+def test_inductor(op: str) -> None:
+    torch._dynamo.reset()
+    case = _growable(op)
+    tensors = case.make(values="normal")
+    compiled = torch.compile(lambda given: case.run(given) * 2 + 1, fullgraph=True)
+    torch.testing.assert_close(compiled(tensors), case.run(tensors) * 2 + 1)
+
+
+def _growable(op: str) -> OpCase:
+    """A case that takes an image of any size: 3x3 with padding 1 where there is a window."""
+
+    def grows(case: OpCase) -> bool:
+        kernel = next(shape[2:] for name, shape in case.shapes.items() if name in SPATIAL_WEIGHTS)
+        window = {key: case.options.get(key, 1) for key in ("stride", "dilation")}
+        return kernel == (3, 3) and case.options.get("padding") == 1 and set(window.values()) == {1}
+
+    return next(case for case in CASES[op] if op == "pointwise_conv2d" or grows(case))
