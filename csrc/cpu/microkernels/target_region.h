@@ -13,7 +13,7 @@
   CONVFIRST_PRAGMA(GCC push_options)                               \
   CONVFIRST_PRAGMA(GCC target features)                            \
   CONVFIRST_PRAGMA(GCC diagnostic ignored "-Wmaybe-uninitialized") \
-      CONVFIRST_PRAGMA(GCC diagnostic ignored "-Wuninitialized")
+  CONVFIRST_PRAGMA(GCC diagnostic ignored "-Wuninitialized")
 #define CONVFIRST_END_TARGET CONVFIRST_PRAGMA(GCC pop_options)
 #define CONVFIRST_UNROLL CONVFIRST_PRAGMA(GCC unroll 64)
 #endif
