@@ -13,6 +13,7 @@ IMAGE = torch.randn(2, 16, 6, 7)
 DEPTHWISE = torch.randn(16, 1, 3, 3)
 GROUPED = torch.randn(16, 8, 3, 3)
 DENSE = torch.randn(20, 16, 3, 3)
+TALL = torch.randn(16, 1, 129, 1)  # the kernels take at most 128 rows
 POINTWISE = torch.randn(20, 16, 1, 1)
 BIAS = torch.randn(20)
 SE = ops.SqueezeExcite(torch.randn(4, 24, 1, 1), torch.randn(4), torch.randn(24, 4, 1, 1), torch.randn(24))
@@ -140,6 +141,7 @@ SINGLE: list[Wrong] = [
     ("grouped_conv2d", {"groups": "2"}, TypeError, "groups"),
     ("grouped_conv2d", {"weight": torch.randn(32, 8, 3, 3), "bias": None}, ValueError, "groups|weight"),
     ("grouped_conv2d", {"weight": torch.randn(16, 4, 3, 3), "groups": 4}, ValueError, "groups|weight"),
+    ("depthwise_conv2d", {"weight": TALL, "padding": 70}, ValueError, "weight"),
     ("dense_conv2d", {"weight": GROUPED, "bias": None}, ValueError, "weight"),
     ("pointwise_conv2d", {"weight": DENSE}, ValueError, "weight"),
     ("pointwise_conv2d", {"weight": POINTWISE[:, :8]}, ValueError, "weight"),
@@ -160,6 +162,7 @@ ACTIVATIONS: list[Wrong] = [
 ]
 BLOCKS: list[Wrong] = [
     ("depthwise_separable", {"depthwise_weight": torch.randn(32, 1, 3, 3)}, ValueError, "depthwise_weight"),
+    ("depthwise_separable", {"depthwise_weight": TALL, "padding": 70, "residual": None}, ValueError, "weight"),
     ("depthwise_separable", {"depthwise_weight": GROUPED}, ValueError, "depthwise_weight"),
     ("depthwise_separable", {"pointwise_weight": DENSE}, ValueError, "pointwise_weight"),
     ("depthwise_separable", {"pointwise_weight": POINTWISE[:, :8]}, ValueError, "pointwise_weight"),

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,30 @@ def test_an_image_without_a_batch(groups: int) -> None:
 def test_dtypes_without_a_kernel_go_to_torch(dtype: torch.dtype) -> None:
     image, weight = torch.randn(1, 4, 6, 6, dtype=dtype), torch.randn(4, 1, 3, 3, dtype=dtype)
     assert torch.equal(ops.conv2d(image, weight, groups=4), F.conv2d(image, weight, groups=4))
+
+
+@pytest.mark.parametrize("wants_gradient", [False, True])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("channels", "groups"), [(16, 16), (16, 2), (16, 1), (3, 1)])
+def test_autocast_is_that_of_torch(channels: int, groups: int, stored: torch.dtype, wants_gradient: bool) -> None:
+    """Autocast gives layers inputs of one dtype and weights of another."""
+    image = torch.randn(2, channels, 7, 7).to(stored)
+    weight = torch.randn(16, channels // groups, 3, 3, requires_grad=wants_gradient)
+    bias = torch.randn(16, requires_grad=wants_gradient)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = F.conv2d(image, weight, bias, padding=1, groups=groups)
+        actual = ops.conv2d(image, weight, bias, padding=1, groups=groups)
+    assert actual.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
+    if wants_gradient:
+        actual.float().sum().backward()
+        assert weight.grad is not None and weight.grad.dtype == torch.float32
+
+
+def test_whole_numbers_of_numpy_are_numbers() -> None:
+    image, weight = torch.randn(1, 8, 6, 6), torch.randn(8, 1, 3, 3)
+    actual = ops.conv2d(image, weight, None, np.int64(1), (np.int32(1), np.int64(1)), np.int64(1), np.int64(8))
+    torch.testing.assert_close(actual, F.conv2d(image, weight, padding=1, groups=8))
 
 
 def test_two_by_two_ones_in_bfloat16_are_counted() -> None:

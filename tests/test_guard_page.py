@@ -10,7 +10,13 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="gu
 
 @pytest.mark.parametrize("side", ["begin", "end"])
 def test_tensors_at_a_guard_page(side: str) -> None:
-    run_cases("--every=2", f"--guard={side}")
+    run_cases("--every=5", f"--guard={side}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["begin", "end"])
+def test_tensors_of_every_case_at_a_guard_page(side: str) -> None:
+    run_cases(f"--guard={side}")
 
 
 @pytest.mark.parametrize("isa", ["portable", "avx2"])

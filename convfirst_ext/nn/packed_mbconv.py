@@ -82,8 +82,7 @@ class PackedMBConv(PackedModule):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Runs on a (N, C, H, W) tensor; the output is channels_last."""
         dense = input.contiguous(memory_format=torch.channels_last)
-        shape = (input.shape[0], self.out_channels, *self.window.output_size(input))
-        fused = self.fusable(residual, shape, input)
+        fused = self.fusable(residual, input, dense)
         output = ops.packed.mbconv(
             dense,
             self.expand_weight,

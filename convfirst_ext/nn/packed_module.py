@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convfirst_ext.nn.window import FusedWindow
+
 
 class PackedModule(torch.nn.Module):
     """Base of fused modules: packed weights are buffers, in float32 whatever dtype the activations have."""
@@ -21,10 +23,24 @@ class PackedModule(torch.nn.Module):
 
         return super()._apply(keep_float32, recurse)  # type: ignore[no-untyped-call]
 
-    @staticmethod
-    def fusable(residual: Tensor | None, shape: tuple[int, ...], input: Tensor) -> Tensor | None:
-        """The residual as the kernel takes it, or None where it would broadcast or change the dtype."""
-        if residual is None or residual.shape != shape or residual.dtype != input.dtype:
+    window: FusedWindow
+    in_channels: int
+    out_channels: int
+
+    def fusable(self, residual: Tensor | None, input: Tensor, dense: Tensor) -> Tensor | None:
+        """The residual as the kernel takes it, or None where it would broadcast or change the dtype.
+
+        Args:
+            residual: what is to be added to the output.
+            input: the module's input.
+            dense: the input in channels_last.
+        """
+        if residual is None:
+            return None
+        if residual is input and self.in_channels == self.out_channels and self.window.keeps_size:
+            return dense
+        shape = (input.shape[0], self.out_channels, *self.window.output_size(input))
+        if residual.shape != shape or residual.dtype != input.dtype:
             return None
         return residual.contiguous(memory_format=torch.channels_last)
 

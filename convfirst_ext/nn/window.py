@@ -31,6 +31,17 @@ class FusedWindow(NamedTuple):
         width = (input.shape[3] + left + right - spans[1]) // self.stride[1] + 1
         return height, width
 
+    @property
+    def keeps_size(self) -> bool:
+        """Whether the output has the input's height and width, whatever they are."""
+        if self.stride != (1, 1):
+            return False
+        if self.padding is None:
+            return True
+        left, right, top, bottom = self.padding
+        spans = [self.dilation[axis] * (self.kernel[axis] - 1) for axis in (0, 1)]
+        return top + bottom == spans[0] and left + right == spans[1]
+
     def _same(self, size: int, axis: int) -> tuple[int, int]:
         """As many outputs as ceil(size / stride); the odd pixel goes behind."""
         stride, span = self.stride[axis], self.dilation[axis] * (self.kernel[axis] - 1) + 1

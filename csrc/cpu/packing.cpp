@@ -18,10 +18,6 @@ class Elements {
     kernels().widen[static_cast<int>(storage_)](offset(data_, storage_, i), &value, 1);
     return value;
   }
-  // Contiguous elements at once.
-  void copy(int64_t first, int64_t count, float* out) const {
-    kernels().widen[static_cast<int>(storage_)](offset(data_, storage_, first), out, count);
-  }
 
  private:
   const void* data_;
@@ -68,9 +64,10 @@ void pack_weight_into(const Tensor& weight, float* packed) {
 std::vector<float> padded_bias(const std::optional<Tensor>& bias, int64_t out_c) {
   std::vector<float> padded(static_cast<size_t>(ceil_div(out_c, kLanes) * kLanes), 0.0f);
   if (!bias) return padded;
-  STD_TORCH_CHECK(bias->is_cpu() && bias->dim() == 1 && bias->size(0) == out_c && bias->is_contiguous(),
-                  "bias must be a contiguous CPU tensor of ", out_c, " elements.");
-  Elements(*bias, "bias").copy(0, out_c, padded.data());
+  STD_TORCH_CHECK(bias->is_cpu() && bias->dim() == 1 && bias->size(0) == out_c, "bias must be a CPU tensor of ", out_c,
+                  " elements.");
+  const Elements elements(*bias, "bias");
+  for (int64_t c = 0; c < out_c; ++c) padded[c] = elements[c * bias->stride(0)];
   return padded;
 }
 
