@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convfirst_ext import _native
 from convfirst_ext.fusion import recognition
-from convfirst_ext.nn import Conv2d, PackedConv2d, PackedMBConv
+from convfirst_ext.nn import Conv2d, PackedMBConv
 from convfirst_ext.nn.packed_module import PackedModule
 
 
@@ -99,7 +99,7 @@ def _describe(name: str, module: nn.Module, input: Tensor, output: Tensor) -> Re
     shapes = f"{_shape(input)} -> {_shape(output)}"
     if isinstance(module, PackedMBConv):
         return Record(module.source, module.describe(), shapes, _tiles(module, input))
-    if isinstance(module, PackedConv2d):
+    if isinstance(module, PackedModule):
         return Record(module.source, module.describe(), shapes, "")
     if isinstance(module, Conv2d):
         choice = recognition.choose_for(module)

@@ -13,6 +13,7 @@ from torch import fx, nn
 from convfirst_ext.fusion import recognition
 from convfirst_ext.fusion.blocks import fuse_blocks, pack_single_convolutions
 from convfirst_ext.fusion.boundary import add_boundary
+from convfirst_ext.fusion.classifier import pack_classifier
 from convfirst_ext.fusion.folding import fold_convolutions
 from convfirst_ext.ops.checks import DTYPES
 
@@ -124,6 +125,7 @@ def _fuse(module: nn.Module, traced: fx.GraphModule, dtype: torch.dtype | None) 
         return module
     fuse_blocks(traced)
     pack_single_convolutions(traced)
+    pack_classifier(traced)
     add_boundary(traced.graph, dtype)
     traced.graph.lint()  # type: ignore[no-untyped-call]
     traced.delete_all_unused_submodules()

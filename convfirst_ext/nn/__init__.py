@@ -4,6 +4,7 @@ from convfirst_ext.nn.conv2d import Conv2d
 from convfirst_ext.nn.depthwise_separable import DepthwiseSeparableConv2d
 from convfirst_ext.nn.mbconv import MBConv
 from convfirst_ext.nn.packed_conv2d import PackedConv2d
+from convfirst_ext.nn.packed_linear import PackedLinear
 from convfirst_ext.nn.packed_mbconv import PackedMBConv
 
-__all__ = ["Conv2d", "DepthwiseSeparableConv2d", "MBConv", "PackedConv2d", "PackedMBConv"]
+__all__ = ["Conv2d", "DepthwiseSeparableConv2d", "MBConv", "PackedConv2d", "PackedLinear", "PackedMBConv"]

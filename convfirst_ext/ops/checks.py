@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+MAX_KERNEL_ROWS = 128  # taller kernels are left to torch
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -57,6 +60,14 @@ def check_weight(weight: object, input: Tensor, argument: str = "weight") -> Ten
     return tensor
 
 
+def check_kernel(weight: object, input: Tensor, argument: str = "weight") -> Tensor:
+    """The weight of a spatial convolution, with no more rows than the kernels take."""
+    tensor = check_weight(weight, input, argument)
+    if tensor.shape[2] > MAX_KERNEL_ROWS:
+        raise ValueError(f"{argument} must have at most {MAX_KERNEL_ROWS} rows, but has shape {tuple(tensor.shape)}.")
+    return tensor
+
+
 def check_bias(bias: object, channels: int, input: Tensor, argument: str = "bias") -> None:
     """None, or one value an output channel."""
     if bias is None:
@@ -69,19 +80,20 @@ def check_bias(bias: object, channels: int, input: Tensor, argument: str = "bias
 
 def check_groups(groups: object, in_channels: int, weight: Tensor) -> int:
     """Groups that divide both sides and agree with the weight."""
-    if not _is_int(groups):
+    count = _as_int(groups)
+    if count is None:
         raise TypeError(f"groups must be an int, but is {type(groups).__name__}.")
-    if groups <= 0 or in_channels % groups or weight.shape[0] % groups:  # type: ignore[operator]
+    if count <= 0 or in_channels % count or weight.shape[0] % count:
         raise ValueError(
             f"groups must be positive and divide the {in_channels} input and {weight.shape[0]} output channels, "
             f"but is {groups}."
         )
-    if weight.shape[1] != in_channels // groups:  # type: ignore[operator]
+    if weight.shape[1] != in_channels // count:
         raise ValueError(
-            f"weight must have {in_channels // groups} input channels a group, "  # type: ignore[operator]
+            f"weight must have {in_channels // count} input channels a group, "
             f"but has shape {tuple(weight.shape)} for {in_channels} channels in {groups} groups."
         )
-    return groups  # type: ignore[return-value]
+    return count
 
 
 def check_residual(residual: object, shape: Sequence[int], input: Tensor) -> None:
@@ -120,16 +132,25 @@ def output_size(input: Tensor, kernel: Sequence[int], window: Window) -> tuple[i
     return sizes[0], sizes[1]
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+def _as_int(value: object) -> int | None:
+    """The value as an int, numpy's and symbolic ones included, or None where it is something else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, torch.SymInt)):
+        return value  # type: ignore[return-value]
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def _number(value: object, argument: str, least: int) -> int:
-    if not _is_int(value):
+    number = _as_int(value)
+    if number is None:
         raise TypeError(f"{argument} must be made of ints, but has {value!r}.")
-    if value < least:  # type: ignore[operator]
-        raise ValueError(f"{argument} must be at least {least}, but has {value}.")
-    return value  # type: ignore[return-value]
+    if number < least:
+        raise ValueError(f"{argument} must be at least {least}, but has {number}.")
+    return number
 
 
 def _pair(value: object, argument: str, least: int) -> tuple[int, int]:
@@ -139,7 +160,7 @@ def _pair(value: object, argument: str, least: int) -> tuple[int, int]:
         if len(value) != 2:
             raise ValueError(f"{argument} must be one int or two, but is {tuple(value)!r}.")
         return _number(value[0], argument, least), _number(value[1], argument, least)
-    if not _is_int(value):
+    if _as_int(value) is None:
         raise TypeError(f"{argument} must be an int or a pair of ints, but is {value!r}.")
     number = _number(value, argument, least)
     return number, number

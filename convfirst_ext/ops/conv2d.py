@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from convfirst_ext.ops.autocast import autocast
 from convfirst_ext.ops.checks import (
     IntOrPair,
     Window,
@@ -48,10 +49,11 @@ def conv2d(
     """
     if isinstance(input, Tensor) and input.dim() == 3:
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    input, weight, bias = autocast(input, weight, bias)
     check_tensor(input, "input", 4)
     check_tensor(weight, "weight", 4)
     check_same_kind(weight, "weight", input)
-    if 0 in weight.shape[1:]:
+    if 0 in weight.shape:
         raise ValueError(f"weight must have no empty dimension, but has shape {tuple(weight.shape)}.")
     group_count = check_groups(groups, input.shape[1], weight)
     check_bias(bias, weight.shape[0], input)
@@ -66,7 +68,7 @@ def conv2d(
         device_type=input.device.type,
         padded=any(window.padding),
     )
-    if choice.kernel is None or 0 in weight.shape:
+    if choice.kernel is None:
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     return run_checked(choice.kernel, input, weight, bias, window, group_count)
 

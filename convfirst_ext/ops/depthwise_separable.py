@@ -6,10 +6,12 @@ from torch import Tensor
 
 from convfirst_ext.ops import packed
 from convfirst_ext.ops.activation import check_activation
+from convfirst_ext.ops.autocast import autocast
 from convfirst_ext.ops.checks import (
     IntOrPair,
     check_bias,
     check_input,
+    check_kernel,
     check_residual,
     check_weight,
     check_window,
@@ -61,10 +63,13 @@ def depthwise_separable(
 
     Source: the CS267 report, section 4.3, with tiles that its fused kernel lacked.
     """
+    input, depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias, residual = autocast(
+        input, depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias, residual
+    )
     check_input(input)
     channels = input.shape[1]
     window = check_window(stride, padding, dilation)
-    check_weight(depthwise_weight, input, "depthwise_weight")
+    check_kernel(depthwise_weight, input, "depthwise_weight")
     if tuple(depthwise_weight.shape[:2]) != (channels, 1):
         raise ValueError(
             f"depthwise_weight must have shape ({channels}, 1, R, S), but has shape {tuple(depthwise_weight.shape)}."

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from convfirst_ext.ops import packed
 from convfirst_ext.ops.activation import apply_activation, check_activation
+from convfirst_ext.ops.autocast import autocast
 from convfirst_ext.ops.checks import (
     IntOrPair,
     check_bias,
     check_groups,
     check_input,
+    check_kernel,
     check_residual,
     check_weight,
     check_window,
@@ -95,10 +97,18 @@ def mbconv(
 
     Source: Lavin, "On the Efficiency of Convolutional Neural Networks", section 5.4.
     """
+    input, expand_weight, expand_bias, conv_weight, conv_bias, project_weight, project_bias, residual = autocast(
+        input, expand_weight, expand_bias, conv_weight, conv_bias, project_weight, project_bias, residual
+    )
+    if isinstance(squeeze_excite, SqueezeExcite):
+        layers = autocast(input, *squeeze_excite[:4])[1:]
+        squeeze_excite = squeeze_excite._replace(
+            reduce_weight=layers[0], reduce_bias=layers[1], expand_weight=layers[2], expand_bias=layers[3]
+        )
     check_input(input)
     window = check_window(stride, padding, dilation)
     hidden = _check_expansion(input, expand_weight, expand_bias)
-    check_weight(conv_weight, input, "conv_weight")
+    check_kernel(conv_weight, input, "conv_weight")
     group_count = hidden if groups is None else groups
     _check_hidden_convolution(conv_weight, hidden, group_count)
     check_bias(conv_bias, hidden, input, "conv_bias")

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from convfirst_ext.ops.checks import DTYPES
+from convfirst_ext.ops.checks import DTYPES, MAX_KERNEL_ROWS
 
 STEM_CHANNELS = 4  # direct convolution over more input channels is no faster than torch's
-MAX_KERNEL_ROWS = 128
 
 
 class Choice(NamedTuple):

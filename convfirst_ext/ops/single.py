@@ -9,13 +9,14 @@ from torch import Tensor
 
 from convfirst_ext.ops import packed, registration
 from convfirst_ext.ops.activation import apply_activation, check_activation
+from convfirst_ext.ops.autocast import autocast
 from convfirst_ext.ops.checks import (
     Window,
     check_bias,
     check_groups,
     check_input,
+    check_kernel,
     check_residual,
-    check_weight,
     check_window,
     output_size,
 )
@@ -44,8 +45,9 @@ def convolve(
     residual: Tensor | None = None,
 ) -> Tensor:
     """``activation(conv2d(...)) + residual`` by the kernel of that name, in the layout torch would give."""
+    input, weight, bias, residual = autocast(input, weight, bias, residual)
     check_input(input)
-    check_weight(weight, input)
+    check_kernel(weight, input)
     window = check_window(stride, padding, dilation)
     group_count = check_groups(groups, input.shape[1], weight)
     check_bias(bias, weight.shape[0], input)

@@ -1,0 +1,54 @@
+"""A linear layer on packed weights: a 1x1 convolution of single pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from convfirst_ext import ops
+from convfirst_ext.nn.packed_module import PackedModule
+from convfirst_ext.nn.window import POINTWISE
+
+
+class PackedLinear(PackedModule):
+    """Inference only: ``F.linear(input, weight, bias)``, its weights read by all threads.
+
+    Args:
+        weight: (out_features, in_features).
+        bias: (out_features,) or None.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.window = POINTWISE
+        self.out_channels, self.in_channels = weight.shape
+        self.register_buffer("weight", ops.packed.pack_weight(weight[:, :, None, None]))
+        self.register_buffer("bias", ops.packed.pack_bias(bias, self.out_channels))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        rows = input.reshape(-1, self.in_channels, 1, 1).contiguous(memory_format=torch.channels_last)
+        window = self.window
+        output = ops.packed.conv2d(
+            "pointwise",
+            rows,
+            self.weight,
+            self.bias,
+            None,
+            window.stride,
+            window.padding_for(rows),
+            window.dilation,
+            1,
+            self.out_channels,
+            "identity",
+        )
+        return output.reshape(*input.shape[:-1], self.out_channels)
+
+    def describe(self) -> str:
+        """The kernel and its shape in a few words."""
+        return f"linear {self.in_channels}->{self.out_channels}"
+
+    extra_repr = describe
