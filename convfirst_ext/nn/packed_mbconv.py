@@ -63,6 +63,7 @@ class PackedMBConv(PackedModule):
         self.out_channels = project.weight.shape[0]
         self.activation = activation
         self.output_activation = output_activation
+        self.squeezes = squeeze_excite is not None
         self.se_activation = squeeze_excite.activation if squeeze_excite else "relu"
         self.se_gate = squeeze_excite.gate if squeeze_excite else "sigmoid"
         self._pack("expand", expand)
@@ -83,15 +84,16 @@ class PackedMBConv(PackedModule):
         """Runs on a (N, C, H, W) tensor; the output is channels_last."""
         dense = input.contiguous(memory_format=torch.channels_last)
         fused = self.fusable(residual, input, dense)
+        packed = self._buffers  # a module's own lookup of a buffer costs more than the rest of this call
         output = ops.packed.mbconv(
             dense,
-            self.expand_weight,
-            self.expand_bias,
-            self.convolution_weight,
-            self.convolution_bias,
-            self._squeeze_excite(),
-            self.project_weight,
-            self.project_bias,
+            packed["expand_weight"],
+            packed["expand_bias"],
+            packed["convolution_weight"],  # type: ignore[arg-type]
+            packed["convolution_bias"],  # type: ignore[arg-type]
+            self._squeeze_excite() if self.squeezes else None,
+            packed["project_weight"],  # type: ignore[arg-type]
+            packed["project_bias"],  # type: ignore[arg-type]
             fused,
             self.window.stride,
             self.window.padding_for(input),
