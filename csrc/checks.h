@@ -50,7 +50,7 @@ inline void check_packed(const Tensor& t, const char* name, int64_t count) {
 inline Activation activation_of(const std::string& name, const char* argument) {
   static const char* const kNames[] = {"identity", "relu",      "relu6",   "silu",       "hardswish",
                                        "gelu",     "gelu_tanh", "sigmoid", "hardsigmoid"};
-  for (int i = 0; i < 9; ++i) {
+  for (int i = 0; i < kActivationCount; ++i) {
     if (name == kNames[i]) return static_cast<Activation>(i);
   }
   STD_TORCH_CHECK(false, argument,

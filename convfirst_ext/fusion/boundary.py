@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from convfirst_ext.nn import PackedChain
 
-def enter(value: Any, dtype: torch.dtype | None) -> Any:
-    """Brings an input into the region: channels_last, and dtype where one is given.
+
+def enter(value: Any, dtype: torch.dtype | None, keeps_layout: bool = False) -> Any:
+    """Brings an input into the region: channels_last unless keeps_layout, and dtype where one is given.
 
     Raises:
         RuntimeError: a gradient is wanted of it.
@@ -22,7 +24,9 @@ def enter(value: Any, dtype: torch.dtype | None) -> Any:
         )
     if dtype is not None:
         value = value.to(dtype)
-    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+    if value.dim() != 4 or keeps_layout:
+        return value
+    return value.contiguous(memory_format=torch.channels_last)
 
 
 def leave(value: Any, input: Any) -> Any:
@@ -41,17 +45,26 @@ def leave(value: Any, input: Any) -> Any:
     return value
 
 
-def add_boundary(graph: fx.Graph, dtype: torch.dtype | None) -> None:
+def add_boundary(graph_module: fx.GraphModule, dtype: torch.dtype | None) -> None:
     """Wraps the graph's inputs in ``enter`` and its output in ``leave``."""
+    graph = graph_module.graph
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     if not inputs:
         return
     last = inputs[-1]
     for node in reversed(inputs):
         with graph.inserting_after(last):
-            entered = graph.call_function(enter, (node, dtype))
+            entered = graph.call_function(enter, (node, dtype, _feeds_chain_only(graph_module, node)))
         node.replace_all_uses_with(entered, delete_user_cb=lambda user, new=entered: user is not new)
     output = next(node for node in graph.nodes if node.op == "output")
     with graph.inserting_before(output):
         left = graph.call_function(leave, (output.args[0], inputs[0]))
     output.args = (left,)
+
+
+def _feeds_chain_only(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether everything that reads an input converts its layout by itself."""
+    return all(
+        user.op == "call_module" and isinstance(graph_module.get_submodule(str(user.target)), PackedChain)
+        for user in node.users
+    )

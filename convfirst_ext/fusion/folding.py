@@ -92,11 +92,11 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
         bias = affine.shift if bias is None else bias * affine.scale + affine.shift
         inner = recognition.activation_inside(norm)
     weight, bias = weight.float(), None if bias is None else bias.float()
-    choice = recognition.choose_for(conv)
+    choice = recognition.choose_for(conv, packed=True)
     source = str(node.target)
     if norm_node is not None and norm is not None:
         if inner == "identity":
-            _bypass(graph_module, norm_node)
+            bypass(graph_module, norm_node)
         else:
             replace_module(graph_module, norm_node, flat_name(source, "activation"), norm.get_submodule("act"))
     if choice.kernel is None:
@@ -108,7 +108,7 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
     activation = activation_at(graph_module, follower)
     if follower is not None and activation is not None:
         folded.activation = activation
-        _bypass(graph_module, follower)
+        bypass(graph_module, follower)
     replace_module(graph_module, node, flat_name(source, "folded"), folded)
     return True
 
@@ -129,6 +129,7 @@ def _torch_convolution(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> 
     return replacement
 
 
-def _bypass(graph_module: fx.GraphModule, node: fx.Node) -> None:
+def bypass(graph_module: fx.GraphModule, node: fx.Node) -> None:
+    """Removes a node; its users take its first argument."""
     node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
     graph_module.graph.erase_node(node)

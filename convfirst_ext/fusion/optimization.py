@@ -13,7 +13,9 @@ from torch import fx, nn
 from convfirst_ext.fusion import recognition
 from convfirst_ext.fusion.blocks import fuse_blocks, pack_single_convolutions
 from convfirst_ext.fusion.boundary import add_boundary
+from convfirst_ext.fusion.chains import chain_modules
 from convfirst_ext.fusion.classifier import pack_classifier
+from convfirst_ext.fusion.convnext import convnext_parts, is_image_layer_norm, pack_convnext
 from convfirst_ext.fusion.folding import fold_convolutions
 from convfirst_ext.ops.checks import DTYPES
 
@@ -69,6 +71,8 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or recognition.squeeze_excite_of(m) is not None:
             return True
+        if is_image_layer_norm(m) or convnext_parts(m) is not None:
+            return True
         return super().is_leaf_module(m, module_qualified_name)
 
 
@@ -121,12 +125,13 @@ def _trace(module: nn.Module) -> fx.GraphModule | None:
 
 def _fuse(module: nn.Module, traced: fx.GraphModule, dtype: torch.dtype | None) -> nn.Module:
     _drop_inference_identities(traced)
-    if fold_convolutions(traced) == 0:
+    if pack_convnext(traced) + fold_convolutions(traced) == 0:
         return module
     fuse_blocks(traced)
     pack_single_convolutions(traced)
     pack_classifier(traced)
-    add_boundary(traced.graph, dtype)
+    chain_modules(traced)
+    add_boundary(traced, dtype)
     traced.graph.lint()  # type: ignore[no-untyped-call]
     traced.delete_all_unused_submodules()
     traced.recompile()

@@ -25,6 +25,8 @@ _ACTIVATION_CLASSES = {
     "Hardsigmoid": "hardsigmoid",
     "HardSigmoid": "hardsigmoid",
     "Identity": "identity",
+    "GELU": "gelu",
+    "GELUTanh": "gelu_tanh",
 }
 
 _ACTIVATION_FUNCTIONS: dict[Any, str] = {
@@ -64,10 +66,7 @@ def activation_of_module(module: nn.Module) -> str | None:
         return "gelu_tanh" if module.approximate == "tanh" else "gelu"
     if isinstance(module, nn.Hardtanh) and not isinstance(module, nn.ReLU6):
         return "relu6" if (module.min_val, module.max_val) == (0, 6) else None
-    name = type(module).__name__
-    if name == "GELUTanh":
-        return "gelu_tanh"
-    return _ACTIVATION_CLASSES.get(name)
+    return _ACTIVATION_CLASSES.get(type(module).__name__)
 
 
 def activation_of_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -114,8 +113,8 @@ def window_of(conv: nn.Conv2d) -> FusedWindow:
     return FusedWindow(kernel, stride, dilation, padding)
 
 
-def choose_for(conv: nn.Conv2d) -> ops.selection.Choice:
-    """The kernel for a convolution on the CPU in float32."""
+def choose_for(conv: nn.Conv2d, packed: bool = False) -> ops.selection.Choice:
+    """The kernel for a convolution on the CPU in float32; packed: with weights packed once for many calls."""
     window = window_of(conv)
     return ops.selection.choose_kernel(
         conv.weight.shape,
@@ -123,7 +122,8 @@ def choose_for(conv: nn.Conv2d) -> ops.selection.Choice:
         stride=window.stride,
         dilation=window.dilation,
         device_type=conv.weight.device.type,
-        padded=window.padding is not None and any(window.padding),
+        padded=window.padding is None or any(window.padding),
+        packed=packed,
     )
 
 

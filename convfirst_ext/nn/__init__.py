@@ -3,8 +3,23 @@
 from convfirst_ext.nn.conv2d import Conv2d
 from convfirst_ext.nn.depthwise_separable import DepthwiseSeparableConv2d
 from convfirst_ext.nn.mbconv import MBConv
+from convfirst_ext.nn.packed_chain import PackedChain
 from convfirst_ext.nn.packed_conv2d import PackedConv2d
+from convfirst_ext.nn.packed_convnext_block import PackedConvNeXtBlock
+from convfirst_ext.nn.packed_layer_norm import PackedLayerNorm
 from convfirst_ext.nn.packed_linear import PackedLinear
 from convfirst_ext.nn.packed_mbconv import PackedMBConv
+from convfirst_ext.nn.packed_pool import PackedPool
 
-__all__ = ["Conv2d", "DepthwiseSeparableConv2d", "MBConv", "PackedConv2d", "PackedLinear", "PackedMBConv"]
+__all__ = [
+    "Conv2d",
+    "DepthwiseSeparableConv2d",
+    "MBConv",
+    "PackedChain",
+    "PackedConv2d",
+    "PackedConvNeXtBlock",
+    "PackedLayerNorm",
+    "PackedLinear",
+    "PackedMBConv",
+    "PackedPool",
+]

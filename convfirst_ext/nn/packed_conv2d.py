@@ -63,6 +63,18 @@ class PackedConv2d(PackedModule):
         )
         return output if residual is None or fused is not None else output + residual
 
+    def step(self) -> ops.chain.Step:
+        """This module as a step of a ``PackedChain``."""
+        return ops.chain.convolution(
+            self.kernel,
+            self.weight,
+            self.bias,
+            self.window.integers(),
+            self.groups,
+            self.out_channels,
+            self.activation,
+        )
+
     def describe(self) -> str:
         """The kernel and its shape in a few words."""
         text = f"{self.kernel} {self.window} {self.in_channels}->{self.out_channels}"

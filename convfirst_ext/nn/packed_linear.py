@@ -11,18 +11,20 @@ from convfirst_ext.nn.window import POINTWISE
 
 
 class PackedLinear(PackedModule):
-    """Inference only: ``F.linear(input, weight, bias)``, its weights read by all threads.
+    """Inference only: ``activation(F.linear(input, weight, bias))``, its weights read by all threads.
 
     Args:
         weight: (out_features, in_features).
         bias: (out_features,) or None.
+        activation: one of ``ops.ACTIVATIONS``.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "identity") -> None:
         super().__init__()
+        self.activation = activation
         self.window = POINTWISE
         self.out_channels, self.in_channels = weight.shape
         self.register_buffer("weight", ops.packed.pack_weight(weight[:, :, None, None]))
@@ -43,12 +45,18 @@ class PackedLinear(PackedModule):
             window.dilation,
             1,
             self.out_channels,
-            "identity",
+            self.activation,
         )
         return output.reshape(*input.shape[:-1], self.out_channels)
 
+    def step(self) -> ops.chain.Step:
+        """This module as a step of a ``PackedChain``, on images of one pixel."""
+        window = self.window.integers()
+        return ops.chain.convolution("pointwise", self.weight, self.bias, window, 1, self.out_channels, self.activation)
+
     def describe(self) -> str:
         """The kernel and its shape in a few words."""
-        return f"linear {self.in_channels}->{self.out_channels}"
+        text = f"linear {self.in_channels}->{self.out_channels}"
+        return text if self.activation == "identity" else f"{text} {self.activation}"
 
     extra_repr = describe

@@ -114,6 +114,27 @@ class PackedMBConv(PackedModule):
         assert self.se_expand_weight is not None and self.se_expand_bias is not None
         return self.se_reduce_weight, self.se_reduce_bias, self.se_expand_weight, self.se_expand_bias
 
+    def step(self) -> ops.chain.Step:
+        """This module as a step of a ``PackedChain``."""
+        names = ["expand"] if self.expand_weight is not None else []
+        names += ["convolution", "project"] + (["se_reduce", "se_expand"] if self.squeezes else [])
+        tensors = [self._buffers[f"{name}_{part}"] for name in names for part in ("weight", "bias")]
+        squeezed = 0 if self.se_expand_weight is None else self.se_expand_weight.shape[3]
+        activations = (self.activation, self.output_activation)
+        integers = (
+            int(self.expand_weight is not None),
+            int(self.squeezes),
+            self.hidden_channels,
+            self.out_channels,
+            self.groups,
+            *self.window.integers(),
+            *(ops.chain.activation_integer(name) for name in activations),
+            squeezed,
+            ops.chain.activation_integer(self.se_activation),
+            ops.chain.activation_integer(self.se_gate),
+        )
+        return ops.chain.Step(ops.chain.FUSED_BLOCK, integers, tuple(tensors))  # type: ignore[arg-type]
+
     @property
     def name(self) -> str:
         """The block's usual name."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convfirst_ext import ops
 from convfirst_ext.nn.window import FusedWindow
 
 
@@ -43,6 +44,10 @@ class PackedModule(torch.nn.Module):
         if residual.shape != shape or residual.dtype != input.dtype:
             return None
         return residual.contiguous(memory_format=torch.channels_last)
+
+    def step(self) -> ops.chain.Step:
+        """This module as a step of a ``PackedChain``."""
+        raise NotImplementedError
 
     def describe(self) -> str:
         """The kernel and its shape in a few words."""

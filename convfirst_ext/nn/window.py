@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from convfirst_ext import ops
+
 
 class FusedWindow(NamedTuple):
     """Kernel, stride and dilation (vertical, horizontal); padding (left, right, top, bottom), or None for 'same'."""
@@ -22,6 +24,10 @@ class FusedWindow(NamedTuple):
         top, bottom = self._same(input.shape[2], 0)
         left, right = self._same(input.shape[3], 1)
         return left, right, top, bottom
+
+    def integers(self) -> tuple[int, ...]:
+        """The window as a chain's program has it."""
+        return ops.chain.window_integers(self.stride, self.dilation, self.padding)
 
     def output_size(self, input: Tensor) -> tuple[int, int]:
         """Height and width of the output for this input."""

@@ -1,6 +1,6 @@
 """Operators as functions, with the argument names, defaults and dtypes of ``torch.nn.functional``."""
 
-from convfirst_ext.ops import packed, selection
+from convfirst_ext.ops import chain, packed, selection
 from convfirst_ext.ops.activation import ACTIVATIONS
 from convfirst_ext.ops.conv2d import conv2d
 from convfirst_ext.ops.dense_conv2d import dense_conv2d
@@ -13,6 +13,7 @@ from convfirst_ext.ops.pointwise_conv2d import pointwise_conv2d
 __all__ = [
     "ACTIVATIONS",
     "SqueezeExcite",
+    "chain",
     "conv2d",
     "dense_conv2d",
     "depthwise_conv2d",

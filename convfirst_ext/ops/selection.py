@@ -28,6 +28,7 @@ def choose_kernel(
     dtype: torch.dtype = torch.float32,
     device_type: str = "cpu",
     padded: bool = False,
+    packed: bool = False,
 ) -> Choice:
     """Picks the kernel for a 2-D convolution.
 
@@ -39,6 +40,7 @@ def choose_kernel(
         dtype: dtype of input and weight.
         device_type: "cpu", "cuda", ...
         padded: whether the convolution pads its input.
+        packed: whether the weights are packed once for many calls, as in inference modules.
 
     Returns:
         The choice; ``kernel`` is "depthwise", "pointwise", "grouped", "dense" or None.
@@ -57,6 +59,8 @@ def choose_kernel(
             return Choice("pointwise", "1x1 kernel")
         if group_in <= STEM_CHANNELS:
             return Choice("dense", f"at most {STEM_CHANNELS} input channels")
+        if packed and not padded and tuple(stride) == (rows, columns) and tuple(dilation) == (1, 1):
+            return Choice("dense", "patches that do not overlap")
         return Choice(None, f"dense {rows}x{columns} over {group_in} channels: torch's kernel is as fast")
     group_out = out_channels // groups
     if group_in == group_out and (group_in == 8 or group_in % 16 == 0):

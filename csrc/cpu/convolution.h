@@ -17,10 +17,13 @@ struct Convolution {
   const void* residual;  // nullptr: none; NHWC like out
   void* out;
   Activation activation;
+  void (*run)(const Convolution& conv);
 
   int64_t blocks() const { return ceil_div(out_c, kLanes); }
   int64_t lanes(int64_t block) const { return out_c - block * kLanes < kLanes ? out_c - block * kLanes : kLanes; }
   int64_t group_in() const { return in.c / groups; }
+  // Whether the driver copies its input, so that it takes any layout.
+  bool reads_planar() const { return groups == 1 && !window.is_pointwise(); }
   // Whether a kernel can store its fp32 results in place, clamped.
   bool stores_directly() const { return in.storage == Storage::kFloat32 && clamp_of(activation).exact; }
 };

@@ -8,9 +8,28 @@ namespace {
 
 Convolution describe(const ConvolutionKind& kind, const Tensor& input, const WeightShape& weight, const Ints& stride,
                      const Ints& padding, const Ints& dilation, int64_t groups) {
+  const ImageView in = view_nhwc(input, "input");
+  const Window window = window_of(weight.kernel_h, weight.kernel_w, stride, padding, dilation);
+  return describe_convolution(kind, in, weight, window, groups);
+}
+
+Tensor allocate(const Tensor& input, const Convolution& conv) {
+  return empty_nhwc(input, conv.in.n, conv.out_c, conv.out_h, conv.out_w);
+}
+
+}  // namespace
+
+WeightShape packed_shape(const Tensor& weight, int64_t out_channels) {
+  STD_TORCH_CHECK(weight.dim() == 5 && weight.size(0) == ceil_div(out_channels, kLanes) && weight.size(4) == kLanes,
+                  "weight must be packed by pack_weight for ", out_channels, " output channels.");
+  return {out_channels, weight.size(3), weight.size(1), weight.size(2)};
+}
+
+Convolution describe_convolution(const ConvolutionKind& kind, const ImageView& in, const WeightShape& weight,
+                                 const Window& window, int64_t groups) {
   Convolution conv{};
-  conv.in = view_nhwc(input, "input");
-  conv.window = window_of(weight.kernel_h, weight.kernel_w, stride, padding, dilation);
+  conv.in = in;
+  conv.window = window;
   conv.groups = groups;
   conv.out_c = weight.out_c;
   check_output(conv.window, conv.in.h, conv.in.w);
@@ -22,15 +41,10 @@ Convolution describe(const ConvolutionKind& kind, const Tensor& input, const Wei
   STD_TORCH_CHECK(conv.window.kernel_h <= kMaxKernelRows, "weight must have at most ", kMaxKernelRows, " rows.");
   conv.out_h = conv.window.out_h(conv.in.h);
   conv.out_w = conv.window.out_w(conv.in.w);
+  conv.run = kind.run;
   kind.check(conv);
   return conv;
 }
-
-Tensor allocate(const Tensor& input, const Convolution& conv) {
-  return empty_nhwc(input, conv.in.n, conv.out_c, conv.out_h, conv.out_w);
-}
-
-}  // namespace
 
 Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                  const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups) {
@@ -47,9 +61,7 @@ Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor&
 Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const Tensor& bias,
                   const OptionalTensor& residual, const Ints& stride, const Ints& padding, const Ints& dilation,
                   int64_t groups, int64_t out_channels, const std::string& activation) {
-  STD_TORCH_CHECK(weight.dim() == 5 && weight.size(0) == ceil_div(out_channels, kLanes) && weight.size(4) == kLanes,
-                  "weight must be packed by pack_weight for ", out_channels, " output channels.");
-  const WeightShape shape{out_channels, weight.size(3), weight.size(1), weight.size(2)};
+  const WeightShape shape = packed_shape(weight, out_channels);
   Convolution conv = describe(kind, input, shape, stride, padding, dilation, groups);
   conv.weights = view_floats(weight, "weight", shape.packed_floats());
   conv.bias = view_floats(bias, "bias", shape.blocks() * kLanes);

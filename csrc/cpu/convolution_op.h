@@ -19,6 +19,15 @@ struct ConvolutionKind {
   void (*run)(const Convolution& conv);
 };
 
+extern const ConvolutionKind kDepthwise, kGrouped, kPointwise, kDense;
+
+// A convolution whose arguments fit each other; weights, bias, residual and out are the caller's to set.
+Convolution describe_convolution(const ConvolutionKind& kind, const ImageView& in, const WeightShape& weight,
+                                 const Window& window, int64_t groups);
+
+// The shape that a packed weight had, given its output channels.
+WeightShape packed_shape(const Tensor& weight, int64_t out_channels);
+
 Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                  const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
 

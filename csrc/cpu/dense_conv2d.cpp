@@ -8,9 +8,13 @@ void check(const Convolution& conv) {
   STD_TORCH_CHECK(conv.groups == 1, "groups must be 1, but is ", conv.groups, ".");
 }
 
-constexpr ConvolutionKind kKind = {check, run_direct};
+}  // namespace
 
-CONVFIRST_REGISTER_CONVOLUTION(dense_conv2d, kKind)
+const ConvolutionKind kDense = {check, run_direct};
+
+namespace {
+
+CONVFIRST_REGISTER_CONVOLUTION(dense_conv2d, kDense)
 
 }  // namespace
 }  // namespace convfirst

@@ -9,9 +9,13 @@ void check(const Convolution& conv) {
                   conv.groups, ".");
 }
 
-constexpr ConvolutionKind kKind = {check, run_spatial};
+}  // namespace
 
-CONVFIRST_REGISTER_CONVOLUTION(depthwise_conv2d, kKind)
+const ConvolutionKind kDepthwise = {check, run_spatial};
+
+namespace {
+
+CONVFIRST_REGISTER_CONVOLUTION(depthwise_conv2d, kDepthwise)
 
 }  // namespace
 }  // namespace convfirst

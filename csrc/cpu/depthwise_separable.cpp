@@ -12,22 +12,21 @@ Tensor depthwise_separable_packed(const Tensor input, const Tensor conv_weight, 
                                   const Ints dilation, int64_t out_channels, const std::string activation,
                                   const std::string output_activation) {
   const int64_t channels = input.dim() == 4 ? input.size(1) : 0;
-  return run_packed_block({input,
-                           std::nullopt,
+  return run_packed_block(input, residual,
+                          {std::nullopt,
                            std::nullopt,
                            conv_weight,
                            conv_bias,
                            project_weight,
                            project_bias,
-                           residual,
                            stride,
                            padding,
                            dilation,
                            channels,
                            channels,
                            out_channels,
-                           activation,
-                           output_activation,
+                           activation_of(activation, "activation"),
+                           activation_of(output_activation, "output_activation"),
                            {}});
 }
 

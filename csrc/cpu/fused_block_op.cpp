@@ -50,15 +50,15 @@ void set_squeeze_excite(const PackedSqueezeExcite& p, FusedBlock& block) {
   se.reduce_bias = view_floats(*p.reduce_bias, "se_reduce_bias", padded(p.channels));
   se.expand_weights = view_floats(*p.expand_weight, "se_expand_weight", padded(block.hidden) * p.channels);
   se.expand_bias = view_floats(*p.expand_bias, "se_expand_bias", padded(block.hidden));
-  se.activation = activation_of(p.activation, "se_activation");
-  se.gate = activation_of(p.gate, "se_gate");
+  se.activation = p.activation;
+  se.gate = p.gate;
 }
 
 }  // namespace
 
-Tensor run_packed_block(const PackedBlock& p) {
+FusedBlock describe_block(const PackedBlock& p, const ImageView& in) {
   FusedBlock block;
-  block.in = view_nhwc(p.input, "input");
+  block.in = in;
   block.hidden = p.hidden_channels;
   block.out_c = p.out_channels;
   STD_TORCH_CHECK(block.in.c > 0 && block.hidden > 0 && block.out_c > 0,
@@ -68,10 +68,15 @@ Tensor run_packed_block(const PackedBlock& p) {
   set_squeeze_excite(p.se, block);
   block.project_weights = view_floats(p.project_weight, "project_weight", padded(block.out_c) * block.hidden);
   block.project_bias = view_floats(p.project_bias, "project_bias", padded(block.out_c));
-  block.activation = activation_of(p.activation, "activation");
-  block.output_activation = activation_of(p.output_activation, "output_activation");
-  Tensor out = empty_nhwc(p.input, block.in.n, block.out_c, block.out_h, block.out_w);
-  if (p.residual) block.residual = view_like(*p.residual, "residual", out);
+  block.activation = p.activation;
+  block.output_activation = p.output_activation;
+  return block;
+}
+
+Tensor run_packed_block(const Tensor& input, const std::optional<Tensor>& residual, const PackedBlock& p) {
+  FusedBlock block = describe_block(p, view_nhwc(input, "input"));
+  Tensor out = empty_nhwc(input, block.in.n, block.out_c, block.out_h, block.out_w);
+  if (residual) block.residual = view_like(*residual, "residual", out);
   block.out = out.mutable_data_ptr();
   if (out.numel() > 0) run_fused_block(block);
   return out;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "fused_block.h"
@@ -12,20 +11,21 @@ namespace convfirst {
 struct PackedSqueezeExcite {
   std::optional<Tensor> reduce_weight, reduce_bias, expand_weight, expand_bias;
   int64_t channels = 0;
-  std::string activation = "relu", gate = "sigmoid";
+  Activation activation = Activation::kRelu, gate = Activation::kSigmoid;
 };
 
 struct PackedBlock {
-  Tensor input;
   std::optional<Tensor> expand_weight, expand_bias;
   Tensor conv_weight, conv_bias, project_weight, project_bias;
-  std::optional<Tensor> residual;
   std::vector<int64_t> stride, padding, dilation;
   int64_t groups, hidden_channels, out_channels;
-  std::string activation, output_activation;
+  Activation activation, output_activation;
   PackedSqueezeExcite se;
 };
 
-Tensor run_packed_block(const PackedBlock& packed);
+// A block whose tensors fit each other; residual and out are the caller's to set.
+FusedBlock describe_block(const PackedBlock& packed, const ImageView& in);
+
+Tensor run_packed_block(const Tensor& input, const std::optional<Tensor>& residual, const PackedBlock& packed);
 
 }  // namespace convfirst

@@ -14,9 +14,13 @@ void check(const Convolution& conv) {
 
 void run_grouped(const Convolution& conv) { conv.group_in() == 8 ? run_spatial(conv) : run_direct(conv); }
 
-constexpr ConvolutionKind kKind = {check, run_grouped};
+}  // namespace
 
-CONVFIRST_REGISTER_CONVOLUTION(grouped_conv2d, kKind)
+const ConvolutionKind kGrouped = {check, run_grouped};
+
+namespace {
+
+CONVFIRST_REGISTER_CONVOLUTION(grouped_conv2d, kGrouped)
 
 }  // namespace
 }  // namespace convfirst

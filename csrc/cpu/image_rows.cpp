@@ -50,6 +50,24 @@ void repeat_channels(float* pixels, int64_t count, int64_t first_out, int64_t la
   }
 }
 
+// Interleaves planes; images in that layout have few channels.
+void widen_planar_patch(const KernelTable& kernels, const ImageView& in, const Patch& patch, float* out) {
+  constexpr int64_t kPixels = 256;
+  const WidenKernel widen = kernels.widen[static_cast<int>(in.storage)];
+  const int64_t plane = in.h * in.w;
+  float row[kPixels];
+  copy_rows(in, patch, in.c, out, [&](int64_t source, float* target, int64_t pixels) {
+    const int64_t pixel = source / in.c, image = pixel / plane, start = image * plane * in.c + pixel % plane;
+    for (int64_t done = 0; done < pixels; done += kPixels) {
+      const int64_t count = std::min(kPixels, pixels - done);
+      for (int64_t c = 0; c < in.c; ++c) {
+        widen(offset(in.data, in.storage, start + c * plane + done), row, count);
+        for (int64_t p = 0; p < count; ++p) target[(done + p) * in.c + c] = row[p];
+      }
+    }
+  });
+}
+
 }  // namespace
 
 void gather_block(const KernelTable& kernels, const ImageView& in, const Patch& patch, int64_t first_out, int64_t lanes,
@@ -64,6 +82,7 @@ void gather_block(const KernelTable& kernels, const ImageView& in, const Patch& 
 }
 
 void widen_patch(const KernelTable& kernels, const ImageView& in, const Patch& patch, float* out) {
+  if (in.planar) return widen_planar_patch(kernels, in, patch, out);
   const WidenKernel widen = kernels.widen[static_cast<int>(in.storage)];
   copy_rows(in, patch, in.c, out, [&](int64_t source, float* target, int64_t pixels) {
     widen(offset(in.data, in.storage, source), target, pixels * in.c);

@@ -1,4 +1,4 @@
-// Work on torch's own threads, and the scratch memory of a task.
+// Work on the caller's team, or on torch's own threads where it has none, and the scratch memory of a task.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -7,14 +7,20 @@
 #include <cstdlib>
 #include <new>
 
+#include "team.h"
+
 namespace convfirst {
 
-inline int64_t thread_count() { return torch::stable::get_num_threads(); }
+inline int64_t thread_count() {
+  const Team* team = Team::current();
+  return team ? team->threads() : torch::stable::get_num_threads();
+}
 
 // Runs body(first, last) on contiguous shares of the tasks; nested calls run in the caller's thread.
 template <class Body>
 void share_tasks(int64_t tasks, const Body& body) {
   if (tasks <= 0) return;
+  if (Team* team = Team::current()) return team->share(tasks, body);
   torch::stable::parallel_for(0, tasks, 1, body);
 }
 

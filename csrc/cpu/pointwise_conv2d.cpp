@@ -9,9 +9,13 @@ void check(const Convolution& conv) {
                   "weight, stride, padding and groups must be those of a 1x1 convolution.");
 }
 
-constexpr ConvolutionKind kKind = {check, run_direct};
+}  // namespace
 
-CONVFIRST_REGISTER_CONVOLUTION(pointwise_conv2d, kKind)
+const ConvolutionKind kPointwise = {check, run_direct};
+
+namespace {
+
+CONVFIRST_REGISTER_CONVOLUTION(pointwise_conv2d, kPointwise)
 
 }  // namespace
 }  // namespace convfirst

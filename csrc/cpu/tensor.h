@@ -17,6 +17,7 @@ struct ImageView {
   const void* data;
   Storage storage;
   int64_t n, h, w, c;
+  bool planar = false;  // NCHW: only a dense convolution reads such an image
 };
 
 inline int64_t storage_bytes(Storage storage) { return storage == Storage::kFloat32 ? 4 : 2; }

@@ -29,6 +29,7 @@ enum class Activation : int {
   kSigmoid,
   kHardsigmoid,
 };
+constexpr int kActivationCount = 9;
 
 // C[i][n] = clamp(init + sum over taps t and k of A[i][t][k] * B[n][t][k]) + residual, for kRows pixels and
 // kBlocks blocks of output channels. A tap is an offset from the pixel: one for a 1x1 convolution, one a filter row
@@ -97,6 +98,19 @@ using FinishKernel = void (*)(const FinishArgs&);
 
 using WidenKernel = void (*)(const void* in, float* out, int64_t count);
 using ActivateKernel = void (*)(float* values, int64_t blocks, Activation);
+// values[p][c] = (values[p][c] - mean) / sqrt(variance + epsilon) [* weight[c] + bias[c]], in place; mean and variance
+// are those of a pixel's channels.
+struct NormalizeArgs {
+  float* values;
+  int64_t stride;
+  int64_t pixels;
+  int64_t channels;
+  float epsilon;
+  const float* weight;  // padded to whole blocks; nullptr: neither weight nor bias
+  const float* bias;
+};
+using NormalizeKernel = void (*)(const NormalizeArgs&);
+
 using SumKernel = void (*)(const float* in, int64_t pixels, float* sum);
 using ScaleKernel = void (*)(float* values, int64_t pixels, const float* scale);
 
@@ -122,6 +136,7 @@ struct KernelTable {
   ActivateKernel activate;
   SumKernel sum;
   ScaleKernel scale;
+  NormalizeKernel normalize;
 };
 
 // One of these per instruction set, filled from kernels.inc.

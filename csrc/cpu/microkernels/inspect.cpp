@@ -25,6 +25,7 @@ constexpr Pass pass_named(const char* name) {
     case 'f': return Pass::kFinish;
     case 'w': return Pass::kWiden;
     case 'a': return Pass::kActivate;
+    case 'n': return Pass::kNormalize;
     default: return name[1] == 'u' ? Pass::kSum : Pass::kScale;
   }
 }

@@ -68,3 +68,42 @@ void scale(float* values, int64_t pixels, const float* factors) {
   const Vec f = Vec::load(factors);
   for (int64_t p = 0; p < pixels; ++p) (Vec::load(values + p * kLanes) * f).store(values + p * kLanes);
 }
+
+// Lanes added in one order on every machine.
+CONVFIRST_INLINE float sum_of_lanes(Vec v) {
+  float lanes[kLanes];
+  v.store(lanes);
+  float total = 0.0f;
+  for (int i = 0; i < kLanes; ++i) total += lanes[i];
+  return total;
+}
+
+// The deviations of a block that has only `lanes` channels; zero in the others.
+CONVFIRST_INLINE Vec deviation(const float* p, int64_t lanes, Vec mean) {
+  const Vec d = load_lanes(p, lanes) - mean;
+  if (lanes >= kLanes) return d;
+  float kept[kLanes] = {};
+  d.store_partial(kept, lanes);
+  return Vec::load(kept);
+}
+
+CONVFIRST_INLINE void normalize_pixel(const NormalizeArgs& n, float* values) {
+  const float share = 1.0f / static_cast<float>(n.channels);
+  Vec sum = Vec::zero(), squares = Vec::zero();
+  for (int64_t c = 0; c < n.channels; c += kLanes) sum = sum + load_lanes(values + c, n.channels - c);
+  const Vec mean = Vec::set1(sum_of_lanes(sum) * share);
+  for (int64_t c = 0; c < n.channels; c += kLanes) {
+    const Vec d = deviation(values + c, n.channels - c, mean);
+    squares = Vec::fma(d, d, squares);
+  }
+  const Vec scale = Vec::set1(1.0f / __builtin_sqrtf(sum_of_lanes(squares) * share + n.epsilon));
+  for (int64_t c = 0; c < n.channels; c += kLanes) {
+    Vec v = (load_lanes(values + c, n.channels - c) - mean) * scale;
+    if (n.weight) v = Vec::fma(v, Vec::load(n.weight + c), Vec::load(n.bias + c));
+    store_lanes(v, values + c, n.channels - c);
+  }
+}
+
+void normalize(const NormalizeArgs& n) {
+  for (int64_t p = 0; p < n.pixels; ++p) normalize_pixel(n, n.values + p * n.stride);
+}

@@ -49,8 +49,9 @@ struct SpatialTrial {
 Trial gemm_trial(GemmKernel kernel, int rows, int blocks, Random& random, bool timing);
 Trial spatial_trial(SpatialKernel kernel, const SpatialTrial& kind, Random& random, bool timing);
 
-enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale };
+enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize };
 Trial storage_trial(const KernelTable& table, Pass pass, Storage storage, Random& random, bool timing);
+Trial normalize_trial(const KernelTable& table, Random& random, bool timing);
 Trial plain_trial(const KernelTable& table, Pass pass, Random& random, bool timing);
 
 }  // namespace convfirst

@@ -113,7 +113,47 @@ Trial storage_trial(const KernelTable& table, Pass pass, Storage storage, Random
   return trial;
 }
 
+// Compares in units of the rounding error that sums of this length may have.
+Trial normalize_trial(const KernelTable& table, Random& random, bool timing) {
+  const int64_t channels = timing ? 384 : 1 + random.below(40), pixels = timing ? 28 : 1 + random.below(4);
+  const int64_t stride = channels + (timing ? 0 : random.below(3));
+  const int64_t padded = (channels + kLanes - 1) / kLanes * kLanes;
+  auto values = std::make_shared<std::vector<float>>(random.integers(pixels * stride));
+  auto before = std::make_shared<std::vector<float>>(*values);
+  auto weight = std::make_shared<std::vector<float>>(random.integers(padded));
+  auto bias = std::make_shared<std::vector<float>>(random.integers(padded));
+  const bool affine = random.below(2) == 1;
+  const NormalizeArgs args{values->data(), stride, pixels, channels, 1e-5f, affine ? weight->data() : nullptr,
+                           bias->data()};
+  const NormalizeKernel normalize = table.normalize;
+  Trial trial;
+  trial.bytes = 8.0 * static_cast<double>(pixels * channels);
+  trial.run = [=] {
+    (void)weight;
+    normalize(args);
+  };
+  trial.error = [=] {
+    double error = 0.0;
+    for (int64_t p = 0; p < pixels; ++p) {
+      const float* x = before->data() + p * stride;
+      double mean = 0.0, variance = 0.0;
+      for (int64_t c = 0; c < channels; ++c) mean += x[c] / static_cast<double>(channels);
+      for (int64_t c = 0; c < channels; ++c) variance += (x[c] - mean) * (x[c] - mean) / static_cast<double>(channels);
+      for (int64_t c = 0; c < stride; ++c) {
+        double expected = x[c];
+        if (c < channels) expected = (x[c] - mean) / std::sqrt(variance + 1e-5);
+        if (c < channels && affine) expected = expected * (*weight)[c] + (*bias)[c];
+        const double difference = std::fabs((*values)[p * stride + c] - expected);
+        if (!(difference <= 1e-5 * (1.0 + std::fabs(expected)))) error = std::fmax(error, 1.0 + difference);
+      }
+    }
+    return error;
+  };
+  return trial;
+}
+
 Trial plain_trial(const KernelTable& table, Pass pass, Random& random, bool timing) {
+  if (pass == Pass::kNormalize) return normalize_trial(table, random, timing);
   const int64_t pixels = timing ? 56 : 1 + random.below(9);
   auto values = std::make_shared<std::vector<float>>(random.integers(pixels * kLanes));
   auto before = std::make_shared<std::vector<float>>(*values);
