@@ -1,12 +1,14 @@
 """Fused and zero-skipping convolution operators for PyTorch.
 
 ``patch`` swaps trainable drop-ins into a model, ``optimize`` gives a fused inference copy of it, ``explain`` tells
-which kernel runs each block or why one fell back to torch.
+which kernel runs each block or why one fell back to torch. ``torch.compile`` knows the backend "convfirst".
 """
 
 from convfirst_ext import _loading  # isort: skip  (the operators must be there before anything names them)
 from convfirst_ext import nn, ops
-from convfirst_ext.fusion import explain, optimize, patch
+from convfirst_ext.fusion import compiling, explain, optimize, patch
+
+compiling.register()
 
 __version__ = _loading.VERSION
 

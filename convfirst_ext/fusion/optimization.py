@@ -124,19 +124,39 @@ def _trace(module: nn.Module) -> fx.GraphModule | None:
 
 
 def _fuse(module: nn.Module, traced: fx.GraphModule, dtype: torch.dtype | None) -> nn.Module:
+    if not fuse_graph(traced):
+        return module
+    add_boundary(traced, dtype)
+    finish(traced)
+    _keep_attributes(module, traced)
+    return traced
+
+
+def fuse_graph(traced: fx.GraphModule) -> bool:
+    """Runs every pass on a graph of module calls in eval mode, in place.
+
+    Args:
+        traced: layers are ``call_module`` nodes, activations may be function calls.
+
+    Returns:
+        Whether any convolution has a kernel of ours; if none has, there is nothing to gain from the graph. Call
+        ``finish`` once no more nodes are added.
+    """
     _drop_inference_identities(traced)
     if pack_convnext(traced) + fold_convolutions(traced) == 0:
-        return module
+        return False
     fuse_blocks(traced)
     pack_single_convolutions(traced)
     pack_classifier(traced)
     chain_modules(traced)
-    add_boundary(traced, dtype)
+    return True
+
+
+def finish(traced: fx.GraphModule) -> None:
+    """Makes a changed graph callable again and frees what it no longer calls."""
     traced.graph.lint()  # type: ignore[no-untyped-call]
     traced.delete_all_unused_submodules()
     traced.recompile()
-    _keep_attributes(module, traced)
-    return traced
 
 
 def _drop_inference_identities(traced: fx.GraphModule) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convfirst_ext import ops
+from convfirst_ext.fusion.stand_ins import PaddedConv2d
 from convfirst_ext.nn import Conv2d
 from convfirst_ext.nn.window import FusedWindow
 
@@ -71,11 +72,15 @@ def activation_of_module(module: nn.Module) -> str | None:
 
 def activation_of_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """The fused activation that a function call computes, or None."""
-    if len(args) != 1:
-        return None
     if target is F.gelu:
+        if len(args) != 1:
+            return None
         return "gelu_tanh" if kwargs.get("approximate", "none") == "tanh" else "gelu"
-    if set(kwargs) - {"inplace"}:
+    if target is F.hardtanh:
+        bounds = (*args[1:3], *(kwargs[name] for name in ("min_val", "max_val") if name in kwargs))
+        return "relu6" if bounds == (0, 6) else None
+    # A second positional argument of these functions is inplace.
+    if set(kwargs) - {"inplace"} or len(args) != 1 and not (len(args) == 2 and isinstance(args[1], bool)):
         return None
     return _ACTIVATION_FUNCTIONS.get(target)
 
@@ -89,7 +94,7 @@ def is_convolution(module: nn.Module) -> bool:
     """Whether the module computes what torch.nn.Conv2d does, or timm's Conv2dSame."""
     if not isinstance(module, nn.Conv2d) or has_hooks(module) or module.padding_mode != "zeros":
         return False
-    if type(module) in (nn.Conv2d, Conv2d) or type(module).__name__ == "Conv2dSame":
+    if type(module) in (nn.Conv2d, Conv2d, PaddedConv2d) or type(module).__name__ == "Conv2dSame":
         return True
     kind = type(module)
     return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
@@ -101,6 +106,8 @@ def window_of(conv: nn.Conv2d) -> FusedWindow:
     stride = (conv.stride[0], conv.stride[1])
     dilation = (conv.dilation[0], conv.dilation[1])
     padding: tuple[int, int, int, int] | None
+    if isinstance(conv, PaddedConv2d):
+        return FusedWindow(kernel, stride, dilation, conv.sides)
     if type(conv).__name__ == "Conv2dSame":
         padding = None
     elif isinstance(conv.padding, str):
