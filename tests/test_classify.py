@@ -285,7 +285,9 @@ def test_info_and_version():
 
 def test_explain_names_a_model_or_suggests_one():
     outcome = CliRunner().invoke(app, ["explain", "tf_efficientnet_lite0", "--size", "64"])
-    assert outcome.exit_code == 0 and len(outcome.stdout.splitlines()) > 10
+    assert outcome.exit_code == 0 and len(outcome.stdout.splitlines()) > 10 and "Ceilings" in outcome.stdout
+    outcome = CliRunner().invoke(app, ["explain", "tf_efficientnet_lite0", "--size", "64", "--no-time"])
+    assert outcome.exit_code == 0 and "Ceilings" not in outcome.stdout
     outcome = CliRunner().invoke(app, ["explain", "mobilenetv2_10"])
     assert outcome.exit_code == 2 and "mobilenetv2_100" in outcome.stderr
 

@@ -123,8 +123,13 @@ def explain(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A network of timm's, e.g. mobilenetv2_100.")],
     size: Annotated[int | None, typer.Option(min=1, help="Height and width of its input.")] = None,
     threads: Threads = None,
+    time: Annotated[bool, typer.Option("--time/--no-time", help="Whether to time the blocks.")] = True,
 ) -> None:
-    """Print, per block of a fused timm network, its kernel or the reason for leaving it to PyTorch."""
+    """Print, per block of a fused timm network, its kernel or the reason for leaving it to PyTorch, and its cost.
+
+    Columns: multiply-adds, bytes moved and those that cannot be avoided, scratch memory of a thread, median time,
+    and how much of that time the machine's peak or copy bandwidth would need.
+    """
     with models_extra():
         import timm
 
@@ -137,7 +142,8 @@ def explain(
     network = timm.create_model(model).eval()
     configuration = cast("dict[str, Any]", network.pretrained_cfg)
     channels, height, width = configuration.get("input_size", (3, 224, 224))
-    print(cf.explain(cf.optimize(network), torch.rand(1, channels, size or height, size or width)))
+    example = torch.rand(1, channels, size or height, size or width)
+    print(cf.explain(cf.optimize(network), example, time=time))
 
 
 def _cpu_model() -> str:

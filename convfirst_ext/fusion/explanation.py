@@ -1,42 +1,39 @@
-"""``explain``: which kernel runs each block, or why torch does."""
+"""``explain``: which kernel runs each block, what it costs and how near that is to the machine's ceilings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convfirst_ext import _native
 from convfirst_ext.fusion import recognition
+from convfirst_ext.fusion.ceilings import Ceilings, ceilings_for
+from convfirst_ext.fusion.explanation_table import table
+from convfirst_ext.fusion.records import Record, Totals, totals_of
+from convfirst_ext.fusion.stopwatch import Stopwatch
+from convfirst_ext.fusion.tiles import tiles_of
+from convfirst_ext.fusion.work import Call, convolution_work, packed_work
 from convfirst_ext.nn import Conv2d, PackedMBConv
 from convfirst_ext.nn.packed_module import PackedModule
 
-
-@dataclass(frozen=True)
-class Record:
-    """One block of a model.
-
-    Attributes:
-        name: the original modules it stands for.
-        kernel: the kernel that runs it, or None where torch does.
-        shapes: input and output shape of its first call.
-        detail: tiles of a fused block, or the reason for torch.
-    """
-
-    name: str
-    kernel: str | None
-    shapes: str
-    detail: str
+_LISTED = (PackedModule, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class Explanation:
-    """Records in the order of execution; ``str`` gives a table."""
+    """Records in the order of execution; ``str`` gives a table.
 
-    def __init__(self, records: list[Record]) -> None:
+    Attributes:
+        records: one a block.
+        ceilings: what the times are compared with, or None where nothing was timed.
+    """
+
+    def __init__(self, records: list[Record], ceilings: Ceilings | None = None) -> None:
         self.records = records
+        self.ceilings = ceilings
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
@@ -44,99 +41,183 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def totals(self) -> Totals:
+        """Sums over all records."""
+        return totals_of(self.records)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """The records as plain dicts of strings, numbers and None; the keys are the fields of ``Record``."""
+        return [asdict(record) for record in self.records]
+
     def __str__(self) -> str:
-        rows = [("block", "kernel", "shapes", "detail")]
-        rows += [(r.name, r.kernel or "torch", r.shapes, r.detail) for r in self.records]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
-        ours = sum(r.kernel is not None for r in self.records)
-        return "\n".join([*lines, f"{ours} of {len(self.records)} blocks run our kernels."])
+        totals = self.totals
+        ours = sum(record.kernel is not None for record in self.records)
+        summary = f"{ours} of {len(self.records)} blocks run our kernels"
+        if totals.fallback_share is not None:
+            summary += f"; layers left to torch take {100 * totals.fallback_share:.0f} % of the time"
+        lines = [*table(self.records, totals), f"{summary}."]
+        if self.ceilings is not None:
+            lines.append(f"Ceilings of {self.ceilings}.")
+        return "\n".join(lines)
 
 
-def explain(model: nn.Module, example: Any) -> Explanation:
-    """Runs the model once and tells, per block, the kernel chosen or the reason for falling back to torch.
+def explain(model: nn.Module, example: Any, time: bool = True) -> Explanation:
+    """Runs the model once and tells, per block, the kernel chosen or the reason for torch, its cost and its time.
+
+    A block is a packed module or a convolution; other layers are not listed. With ``time`` each is called by itself on
+    the input it got, its caches warm, for about 20 ms (about three seconds for all, unless single calls take longer),
+    and compared with the machine's peak and copy bandwidth, which are measured once a process and number of threads.
 
     Args:
-        model: stock, patched or optimized.
-        example: an input tensor, or a tuple of arguments.
+        model: stock, patched or optimized; it is not changed.
+        example: an input tensor, or a tuple of arguments; they are not changed.
+        time: whether to measure times. Blocks off the CPU are not timed.
 
     Returns:
-        Records in the order of execution. Convolutions of a stock model are listed with what ``optimize`` would choose.
+        Records in the order of execution, of each module's first call. Convolutions of a stock model are listed with
+        what ``optimize`` would choose, and timed as torch runs them.
 
     Raises:
-        TypeError: model is not a module.
+        TypeError: model is not a module, example neither a tensor nor a tuple, or time no bool.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, but is {type(model).__name__}.")
-    records: list[Record] = []
-    seen: set[int] = set()
-    handles = []
+    if not isinstance(example, (Tensor, tuple)):
+        raise TypeError(f"example must be a tensor or a tuple of arguments, but is {type(example).__name__}.")
+    if not isinstance(time, bool):
+        raise TypeError(f"time must be True or False, but is {time!r}.")
+    # A container that can run its blocks one by one is none itself.
+    listed: dict[str, nn.Module] = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _LISTED) and not _is_container(module)
+    }
+    arguments = _copy(example if isinstance(example, tuple) else (example,))
+    with ExitStack() as stack:
+        watch = stack.enter_context(Stopwatch(len(listed))) if time else None
+        stack.enter_context(_in_eval_mode(model))
+        stack.enter_context(_one_by_one(model))
+        records = stack.enter_context(_recording(listed, watch))
+        stack.enter_context(torch.no_grad())
+        model(*arguments)
+    if all(record.seconds is None for record in records):
+        return Explanation(records)
+    ceilings = ceilings_for(torch.get_num_threads())
+    return Explanation([_compared(record, ceilings) for record in records], ceilings)
 
-    def record(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if id(module) not in seen and args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-                seen.add(id(module))
-                records.append(_describe(name, module, args[0], output))
+
+@contextmanager
+def _recording(listed: dict[str, nn.Module], watch: Stopwatch | None) -> Iterator[list[Record]]:
+    """Gives the list that fills with a record at the first call of every listed module."""
+    records: list[Record] = []
+    seen: set[nn.Module] = set()
+
+    def recorder(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            values = [*args, *kwargs.values()]
+            tensors = [value for value in values if isinstance(value, Tensor)]
+            if module in seen or not tensors or not isinstance(output, Tensor):
+                return
+            seen.add(module)
+            call = Call(tensors[0], tensors[1] if len(tensors) > 1 else None, output)
+            record = _describe(name, module, call)
+            if watch is not None and output.device.type == "cpu":
+                # Timed at once, so that no input is kept longer than the model keeps it; past the hooks of users.
+                seconds = watch.median_seconds(lambda: module.forward(*args, **kwargs))
+                record = replace(record, seconds=seconds)
+            records.append(record)
 
         return hook
 
-    for name, module in model.named_modules():
-        if isinstance(module, (PackedModule, nn.Conv2d, nn.ConvTranspose2d)):
-            handles.append(module.register_forward_hook(record(name)))
-    was_training = model.training
+    handles = []
     try:
-        model.eval()
-        with torch.no_grad():
-            model(*example) if isinstance(example, tuple) else model(example)
+        for name, module in listed.items():
+            handles.append(module.register_forward_hook(recorder(name), with_kwargs=True))
+        yield records
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
-    return Explanation(records)
 
 
-def _describe(name: str, module: nn.Module, input: Tensor, output: Tensor) -> Record:
-    shapes = f"{_shape(input)} -> {_shape(output)}"
-    if isinstance(module, PackedMBConv):
-        return Record(module.source, module.describe(), shapes, _tiles(module, input))
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:  # one by one: parts of a model may be frozen
+            module.training = training
+
+
+@contextmanager
+def _one_by_one(model: nn.Module) -> Iterator[None]:
+    """Lets containers that make one call for all their blocks call them singly, so that each can be seen."""
+    changed: list[tuple[nn.Module, dict[str, Any]]] = []
+    try:
+        for module in model.modules():
+            if _is_container(module):
+                own = {key: value for key, value in vars(module).items() if key == "forward"}
+                changed.append((module, own))
+                module.__dict__["forward"] = module.run_stepwise
+        yield
+    finally:
+        for module, own in changed:
+            module.__dict__.pop("forward", None)
+            module.__dict__.update(own)
+
+
+def _is_container(module: nn.Module) -> bool:
+    return callable(getattr(module, "run_stepwise", None))
+
+
+def _copy(value: Any) -> Any:
+    """Tensors copied, so that a model whose first layer works in place does not reach the caller's."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (tuple, list):
+        return type(value)(_copy(item) for item in value)
+    if type(value) is dict:
+        return {key: _copy(item) for key, item in value.items()}
+    return value
+
+
+def _compared(record: Record, ceilings: Ceilings) -> Record:
+    if record.seconds is None:
+        return record
+    return replace(record, roofline=ceilings.shortest_seconds(record.macs, record.bytes_bound) / record.seconds)
+
+
+def _describe(name: str, module: nn.Module, call: Call) -> Record:
+    shapes = f"{_shape(call.input)} -> {_shape(call.output)}"
     if isinstance(module, PackedModule):
-        return Record(module.source, module.describe(), shapes, "")
-    if isinstance(module, Conv2d):
-        choice = recognition.choose_for(module)
-        return Record(name, choice.kernel, shapes, choice.reason)
-    if isinstance(module, nn.Conv2d):
-        return Record(name, None, shapes, _reason(module))
-    return Record(name, None, shapes, "no kernel for transposed convolutions")
+        tiles = tiles_of(module, call.input) if isinstance(module, PackedMBConv) else None
+        plan = (tiles.sentence(), str(tiles)) if tiles else ("", "")
+        work = packed_work(module, call, tiles)
+        space = tiles.workspace_bytes if tiles else None
+        return Record(module.source or name, module.describe(), shapes, *plan, *work, workspace_bytes=space)
+    assert isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+    kernel, reason = _choice(module)
+    work = convolution_work(module, call, kernel is not None)
+    return Record(name, kernel, shapes, reason, "", *work)
 
 
-def _reason(conv: nn.Conv2d) -> str:
+def _choice(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[str | None, str]:
+    """The kernel that runs an unpacked convolution, or None where torch does, and the reason."""
+    if isinstance(conv, Conv2d):
+        return recognition.choose_for(conv)
+    if isinstance(conv, nn.ConvTranspose2d):
+        return None, "no kernel for transposed convolutions"
     hooks = recognition.has_hooks(conv) and len(conv._forward_hooks) > 1  # one is explain's own
     if hooks or conv._forward_pre_hooks:
-        return "the module has hooks"
+        return None, "the module has hooks"
     if conv.padding_mode != "zeros":
-        return f"padding_mode {conv.padding_mode!r}"
+        return None, f"padding_mode {conv.padding_mode!r}"
     choice = recognition.choose_for(conv)
     if choice.kernel is None:
-        return choice.reason
-    return f"stock torch; patch or optimize would use the {choice.kernel} kernel ({choice.reason})"
-
-
-def _tiles(module: PackedMBConv, input: Tensor) -> str:
-    kernel = module.window.kernel
-    plan = _native.plan_tiles(
-        input.shape[2],
-        input.shape[3],
-        module.in_channels,
-        module.hidden_channels,
-        module.out_channels,
-        kernel[0],
-        module.window.stride[0],
-        module.expand_weight is not None,
-        module.se_reduce_weight is not None,
-        input.shape[0],
-        torch.get_num_threads(),
-    )
-    return f"{plan['order']}: {plan['row_group']} rows x {plan['hidden_channels']} hidden channels"
+        return None, choice.reason
+    return None, f"stock torch; patch or optimize would use the {choice.kernel} kernel ({choice.reason})"
 
 
 def _shape(tensor: Tensor) -> str:
