@@ -11,6 +11,7 @@ from convfirst_ext.fusion.folding import replace_module
 from convfirst_ext.nn import PackedChain, PackedConvNeXtBlock, PackedLayerNorm, PackedLinear, PackedPool
 from convfirst_ext.nn.packed_chain import Link
 from convfirst_ext.nn.packed_module import PackedModule
+from convfirst_ext.ops.chain import MOST_CHANNELS, MOST_EXTENT
 
 _LEAST_LINKS = 2
 
@@ -48,7 +49,14 @@ def _packed(graph_module: fx.GraphModule, node: fx.Node) -> PackedModule | None:
     if node.op != "call_module" or node.kwargs:
         return None
     module = graph_module.get_submodule(str(node.target))
-    return module if isinstance(module, PackedModule) else None
+    return module if isinstance(module, PackedModule) and _fits(module) else None
+
+
+def _fits(module: PackedModule) -> bool:
+    window = module.window
+    extents = (*window.kernel, *window.stride, *window.dilation, *(window.padding or ()))
+    channels = [size for tensor in module.step().tensors for size in tensor.shape]
+    return max(extents) < MOST_EXTENT and max(channels, default=0) < MOST_CHANNELS
 
 
 def _can_start(graph_module: fx.GraphModule, node: fx.Node) -> bool:

@@ -38,24 +38,25 @@ class PackedChain(torch.nn.Module):
         flat: whether the result, then of one pixel, is (N, C) instead of (N, C, 1, 1).
     """
 
+    weights: Tensor
+
     def __init__(self, links: list[Link], flat: bool = False) -> None:
         super().__init__()
         self.links = torch.nn.ModuleList([link.module for link in links])
         self.wiring = [(link.source, link.residual) for link in links]
         self.flat = flat
         self._planar = self.reads_planar
-        self._program: list[int] | None = None
-        self._tensors: list[Tensor] | None = None
+        self.program = ops.chain.program_of([link.module.step() for link in links], self.wiring)
+        self._join()
+        self.register_load_state_dict_post_hook(_join_again)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the last module's output."""
-        tensors, program = self._prepared()
-        return ops.chain.run(self._readable(input), tensors, program, self.flat)
+        return ops.chain.run(self._readable(input), self.weights, self.program, self.flat)
 
     def profile(self, input: Tensor) -> tuple[Tensor, list[float]]:
         """The output, and the seconds that every module took inside the chain."""
-        tensors, program = self._prepared()
-        output, seconds = ops.chain.profile(self._readable(input), tensors, program, self.flat)
+        output, seconds = ops.chain.profile(self._readable(input), self.weights, self.program, self.flat)
         return output, seconds.tolist()
 
     def run_stepwise(self, input: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class PackedChain(torch.nn.Module):
     @property
     def reads_planar(self) -> bool:
         """Whether a contiguous (N, C, H, W) input needs no conversion to channels_last."""
-        return getattr(self.links[0], "kernel", "") == "dense"
+        return bool(getattr(self.links[0], "kernel", "") == "dense")
 
     def describe(self) -> str:
         """The chain in a few words."""
@@ -88,27 +89,27 @@ class PackedChain(torch.nn.Module):
             return input
         return input.contiguous(memory_format=torch.channels_last)
 
-    def _prepared(self) -> tuple[list[Tensor], list[int]]:
-        if self._tensors is None or self._program is None or torch.compiler.is_compiling():
-            steps = [module.step() for module in self.links]
-            tensors = [tensor for step in steps for tensor in step.tensors]
-            program = [
-                number
-                for step, wires in zip(steps, self.wiring, strict=True)
-                for number in (step.kind, *wires, *step.integers)
-            ]
-            if torch.compiler.is_compiling():  # the compiler must see modules' buffers, not a list it would freeze
-                return tensors, program
-            self._tensors, self._program = tensors, program
-        return self._tensors, self._program
+    def _join(self) -> None:
+        """Lays all weights into one tensor and makes the modules' buffers views of it.
+
+        One tensor costs the dispatcher what one weight does, and a change of a module's buffer in place changes it.
+        """
+        steps = [module.step() for module in self.links]
+        self.register_buffer("weights", ops.chain.join_weights(steps), persistent=False)
+        position = 0
+        for module, step in zip(self.links, steps, strict=True):
+            names = {id(buffer): name for name, buffer in module.named_buffers(recurse=False)}
+            for tensor in step.tensors:
+                view = self.weights[position : position + tensor.numel()].view(tensor.shape)
+                module.register_buffer(names[id(tensor)], view)
+                position += tensor.numel()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._tensors = None  # buffers may become other tensors
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._join()  # every buffer may have become a tensor of its own
+        return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._tensors = None
-        super()._load_from_state_dict(*args, **kwargs)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tensors": None, "_program": None}
+def _join_again(chain: torch.nn.Module, keys: object) -> None:
+    assert isinstance(chain, PackedChain)
+    chain._join()  # with assign=True the buffers are other tensors now

@@ -119,19 +119,20 @@ class PackedMBConv(PackedModule):
         names = ["expand"] if self.expand_weight is not None else []
         names += ["convolution", "project"] + (["se_reduce", "se_expand"] if self.squeezes else [])
         tensors = [self._buffers[f"{name}_{part}"] for name in names for part in ("weight", "bias")]
-        squeezed = 0 if self.se_expand_weight is None else self.se_expand_weight.shape[3]
+        gate: tuple[int, ...] = ()
+        if self.se_expand_weight is not None:
+            names_of_gate = (self.se_activation, self.se_gate)
+            gate = (self.se_expand_weight.shape[3], *map(ops.chain.activation_integer, names_of_gate))
         activations = (self.activation, self.output_activation)
         integers = (
             int(self.expand_weight is not None),
             int(self.squeezes),
             self.hidden_channels,
             self.out_channels,
-            self.groups,
             *self.window.integers(),
+            self.groups,
             *(ops.chain.activation_integer(name) for name in activations),
-            squeezed,
-            ops.chain.activation_integer(self.se_activation),
-            ops.chain.activation_integer(self.se_gate),
+            *gate,
         )
         return ops.chain.Step(ops.chain.FUSED_BLOCK, integers, tuple(tensors))  # type: ignore[arg-type]
 

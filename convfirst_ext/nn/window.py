@@ -27,7 +27,7 @@ class FusedWindow(NamedTuple):
 
     def integers(self) -> tuple[int, ...]:
         """The window as a chain's program has it."""
-        return ops.chain.window_integers(self.stride, self.dilation, self.padding)
+        return ops.chain.window_integers(self.kernel, self.stride, self.dilation, self.padding)
 
     def output_size(self, input: Tensor) -> tuple[int, int]:
         """Height and width of the output for this input."""

@@ -1,9 +1,9 @@
-"""A chain of packed blocks in one call: what the blocks are, written as integers, and the call itself."""
+"""A chain of packed blocks in one call: what the blocks are, written as a program, and the call itself."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,8 @@ _profile_chain = _raw.profile_chain_packed.default
 
 # What a step is; csrc/cpu/chain_program.cpp reads the same numbers.
 CONVOLUTION, FUSED_BLOCK, GLOBAL_POOL, LAYER_NORM, CONVNEXT_BLOCK = range(5)
-WINDOW_INTEGERS = 9
+# Larger layers do not become part of a chain.
+MOST_CHANNELS, MOST_EXTENT = 1 << 20, 1 << 10
 
 
 class Step(NamedTuple):
@@ -26,8 +27,8 @@ class Step(NamedTuple):
 
     Attributes:
         kind: CONVOLUTION, FUSED_BLOCK, GLOBAL_POOL, LAYER_NORM or CONVNEXT_BLOCK.
-        integers: what the kernel needs beside its tensors, from the functions below.
-        tensors: packed weights and biases.
+        integers: what the kernel needs beside its weights.
+        tensors: packed weights and biases, in the order in which the kernel reads them.
     """
 
     kind: int
@@ -35,9 +36,11 @@ class Step(NamedTuple):
     tensors: tuple[Tensor, ...]
 
 
-def window_integers(stride: Sequence[int], dilation: Sequence[int], padding: Sequence[int] | None) -> tuple[int, ...]:
-    """Stride, dilation and padding (left, right, top, bottom) of a window; None computes TensorFlow's 'same'."""
-    return (*stride, *dilation, int(padding is None), *(padding or (0, 0, 0, 0)))
+def window_integers(
+    kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], padding: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Kernel, stride, dilation and padding (left, right, top, bottom); None computes TensorFlow's 'same'."""
+    return (*kernel, *stride, *dilation, int(padding is None), *(padding or (0, 0, 0, 0)))
 
 
 def activation_integer(name: str) -> int:
@@ -58,119 +61,144 @@ def convolution(
     return Step(CONVOLUTION, integers, (weight, bias))
 
 
-def run(input: Tensor, tensors: list[Tensor], program: list[int], flat: bool) -> Tensor:
+def program_of(steps: Sequence[Step], wiring: Sequence[tuple[int, int]]) -> str:
+    """The text of a program.
+
+    Args:
+        steps: in the order in which they run.
+        wiring: of every step the value it reads and the value it adds to its result, or -1. Value 0 is the chain's
+            input, value i + 1 the result of step i.
+    """
+    numbers = [n for step, wires in zip(steps, wiring, strict=True) for n in (step.kind, *wires, *step.integers)]
+    return " ".join(map(str, numbers))
+
+
+def run(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
     """Runs the steps of a program one after the other.
 
     Args:
         input: (N, C, H, W) in float32, bfloat16 or float16: dense channels_last, or contiguous where the first step is
             a dense convolution.
-        tensors: of all steps, in order.
-        program: of every step its kind, the value it reads, the value it adds or -1, and its integers. Value 0 is the
-            input, value i + 1 the result of step i.
+        weights: the tensors of all steps one behind the other, in float32.
+        program: from ``program_of``.
         flat: whether the result, then of one pixel, is (N, C') instead of (N, C', 1, 1).
 
     Returns:
         The last step's result in input's dtype, channels_last where it has four dimensions.
 
     Raises:
-        RuntimeError: the program, the tensors and the input do not fit each other.
+        RuntimeError: the program, the weights and the input do not fit each other.
     """
-    return _chain(input, tensors, program, flat)
+    return _chain(input, weights, program, flat)
+
+
+def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[Tensor, Tensor]:
+    """``run``, and the seconds that every step took (float64)."""
+    return _profile_chain(input, weights, program, flat)
+
+
+def join_weights(steps: Sequence[Step]) -> Tensor:
+    """The tensors of all steps one behind the other."""
+    tensors = [tensor.reshape(-1) for step in steps for tensor in step.tensors]
+    return torch.cat(tensors) if tensors else torch.empty(0)
 
 
 def run_step(input: Tensor, step: Step, residual: bool = False) -> Tensor:
     """A chain of one step on a (N, C, H, W) tensor of any layout, which adds its own input where ``residual``."""
     dense = input.contiguous(memory_format=torch.channels_last)
-    return run(dense, list(step.tensors), [step.kind, 0, 0 if residual else -1, *step.integers], False)
+    return run(dense, join_weights([step]), program_of([step], [(0, 0 if residual else -1)]), False)
 
 
-def profile(input: Tensor, tensors: list[Tensor], program: list[int], flat: bool) -> tuple[Tensor, Tensor]:
-    """``run``, and the seconds that every step took (float64)."""
-    return _profile_chain(input, tensors, program, flat)
+Shape = tuple[int, int, int, int]
 
 
-def output_shape(shape: Sequence[int], tensors: Sequence[Tensor], program: Sequence[int]) -> tuple[int, int, int, int]:
-    """(N, C, H, W) of a chain's result; sizes may be symbolic."""
-    values: list[tuple[int, int, int, int]] = [tuple(shape)]  # type: ignore[list-item]
-    position = next_tensor = 0
-    while position < len(program):
-        kind, source = program[position], values[program[position + 1]]
-        integers, used, weight = _STEP_SIZES[kind](program[position + 3 :], tensors[next_tensor:])
-        values.append(_step_shape(kind, source, integers, weight))
-        position += 3 + len(integers)
-        next_tensor += used
-    return values[-1]
+class _Numbers:
+    """Takes a program's numbers one after the other, as the kernel does."""
+
+    def __init__(self, program: str) -> None:
+        self.numbers = list(map(int, program.split()))
+        self.position = 0
+
+    def take(self, count: int) -> list[int]:
+        self.position += count
+        return self.numbers[self.position - count : self.position]
+
+    @property
+    def at_end(self) -> bool:
+        return self.position >= len(self.numbers)
+
+    def window_of(self, source: Shape) -> tuple[int, int]:
+        """Reads a window; height and width of what it makes of the source."""
+        kernel, stride, dilation = self.take(2), self.take(2), self.take(2)
+        same, left, right, top, bottom = self.take(5)
+        sizes = []
+        for axis, padding in ((0, top + bottom), (1, left + right)):
+            size, span = source[2 + axis], dilation[axis] * (kernel[axis] - 1) + 1
+            outputs = (size + stride[axis] - 1) if same else (size + padding - span + stride[axis])
+            sizes.append(outputs // stride[axis])
+        return sizes[0], sizes[1]
 
 
-def _sizes_of_convolution(rest: Sequence[int], tensors: Sequence[Tensor]) -> tuple[Sequence[int], int, Tensor | None]:
-    return rest[: 3 + WINDOW_INTEGERS + 1], 2, tensors[0]
+def _convolved(numbers: _Numbers, source: Shape) -> Shape:
+    _, channels, _ = numbers.take(3)
+    size = numbers.window_of(source)
+    numbers.take(1)
+    return (source[0], channels, *size)
 
 
-def _sizes_of_fused_block(rest: Sequence[int], tensors: Sequence[Tensor]) -> tuple[Sequence[int], int, Tensor | None]:
-    expands, squeezes = rest[0], rest[1]
-    return rest[: 5 + WINDOW_INTEGERS + 5], 4 + 2 * expands + 4 * squeezes, tensors[2 * expands]
+def _fused(numbers: _Numbers, source: Shape) -> Shape:
+    _, squeezes, _, channels = numbers.take(4)
+    size = numbers.window_of(source)
+    numbers.take(6 if squeezes else 3)
+    return (source[0], channels, *size)
 
 
-def _sizes_of_global_pool(rest: Sequence[int], tensors: Sequence[Tensor]) -> tuple[Sequence[int], int, Tensor | None]:
-    return rest[:0], 0, None
+def _pooled(numbers: _Numbers, source: Shape) -> Shape:
+    return (source[0], source[1], 1, 1)
 
 
-def _sizes_of_layer_norm(rest: Sequence[int], tensors: Sequence[Tensor]) -> tuple[Sequence[int], int, Tensor | None]:
-    return rest[:1], 2, None
+def _normalized(numbers: _Numbers, source: Shape) -> Shape:
+    numbers.take(1)
+    return source
 
 
-def _sizes_of_convnext(rest: Sequence[int], tensors: Sequence[Tensor]) -> tuple[Sequence[int], int, Tensor | None]:
-    return rest[: 2 + WINDOW_INTEGERS + 2], 6, tensors[0]
+def _convnext(numbers: _Numbers, source: Shape) -> Shape:
+    _, channels = numbers.take(2)
+    size = numbers.window_of(source)
+    numbers.take(2)
+    return (source[0], channels, *size)
 
 
-_STEP_SIZES = {
-    CONVOLUTION: _sizes_of_convolution,
-    FUSED_BLOCK: _sizes_of_fused_block,
-    GLOBAL_POOL: _sizes_of_global_pool,
-    LAYER_NORM: _sizes_of_layer_norm,
-    CONVNEXT_BLOCK: _sizes_of_convnext,
+_SHAPES: dict[int, Callable[[_Numbers, Shape], Shape]] = {
+    CONVOLUTION: _convolved,
+    FUSED_BLOCK: _fused,
+    GLOBAL_POOL: _pooled,
+    LAYER_NORM: _normalized,
+    CONVNEXT_BLOCK: _convnext,
 }
-# Where a step's integers tell its output channels, and where its window begins.
-_CHANNELS_AT = {CONVOLUTION: 1, FUSED_BLOCK: 3, CONVNEXT_BLOCK: 1}
-_WINDOW_AT = {CONVOLUTION: 3, FUSED_BLOCK: 5, CONVNEXT_BLOCK: 2}
 
 
-def _step_shape(
-    kind: int, source: tuple[int, int, int, int], integers: Sequence[int], weight: Tensor | None
-) -> tuple[int, int, int, int]:
-    batch, channels, height, width = source
-    if kind == GLOBAL_POOL:
-        return batch, channels, 1, 1
-    if kind == LAYER_NORM:
-        return source
-    assert weight is not None
-    window = integers[_WINDOW_AT[kind] : _WINDOW_AT[kind] + WINDOW_INTEGERS]
-    rows = _outputs(height, weight.shape[1], window[0], window[2], window[4], window[7] + window[8])
-    columns = _outputs(width, weight.shape[2], window[1], window[3], window[4], window[5] + window[6])
-    return batch, integers[_CHANNELS_AT[kind]], rows, columns
+def value_shapes(shape: Sequence[int], program: str) -> list[Shape]:
+    """(N, C, H, W) of the input and of every step's result; sizes may be symbolic."""
+    values: list[Shape] = [tuple(shape)]  # type: ignore[list-item]
+    numbers = _Numbers(program)
+    while not numbers.at_end:
+        kind, source, _ = numbers.take(3)
+        values.append(_SHAPES[kind](numbers, values[source]))
+    return values
 
 
-def _outputs(size: int, kernel: int, stride: int, dilation: int, same: int, padding: int) -> int:
-    if same:
-        return (size + stride - 1) // stride
-    return (size + padding - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def _fake_chain(input: Tensor, tensors: list[Tensor], program: list[int], flat: bool) -> Tensor:
-    batch, channels, height, width = output_shape(input.shape, tensors, program)
+def _fake_chain(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
+    batch, channels, height, width = value_shapes(input.shape, program)[-1]
     if flat:
         return input.new_empty((batch, channels))
-    return input.new_empty_strided(
-        (batch, channels, height, width), (height * width * channels, 1, width * channels, channels)
-    )
+    strides = (height * width * channels, 1, width * channels, channels)
+    return input.new_empty_strided((batch, channels, height, width), strides)
 
 
-def _fake_profile(input: Tensor, tensors: list[Tensor], program: list[int], flat: bool) -> tuple[Tensor, Tensor]:
-    steps = position = next_tensor = 0
-    while position < len(program):
-        integers, used, _ = _STEP_SIZES[program[position]](program[position + 3 :], tensors[next_tensor:])
-        position, next_tensor, steps = position + 3 + len(integers), next_tensor + used, steps + 1
-    return _fake_chain(input, tensors, program, flat), input.new_empty(steps, dtype=torch.float64)
+def _fake_profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[Tensor, Tensor]:
+    steps = len(value_shapes(input.shape, program)) - 1
+    return _fake_chain(input, weights, program, flat), input.new_empty(steps, dtype=torch.float64)
 
 
 torch.library.register_fake("convfirst::chain_packed", _fake_chain)

@@ -3,6 +3,7 @@
 // so that neither the arena nor the time an image takes grows with the batch.
 #include <algorithm>
 #include <chrono>
+#include <string>
 #include <tuple>
 
 #include "chain_program.h"
@@ -10,9 +11,6 @@
 
 namespace convfirst {
 namespace {
-
-using Ints = std::vector<int64_t>;
-using Tensors = std::vector<Tensor>;
 
 constexpr int64_t kAlignedBytes = 64;
 
@@ -23,8 +21,8 @@ struct Value {
 
 class Chain {
  public:
-  Chain(const Tensor& input, const Tensors& tensors, const Ints& program)
-      : input_(view_input(input)), steps_(read_chain(input_, tensors, program)) {
+  Chain(const Tensor& input, const Tensor& weights, const std::string& program)
+      : input_(view_input(input)), steps_(read_chain(input_, weights, program)) {
     group_ = group_size();
     place_values();
   }
@@ -152,16 +150,17 @@ Tensor allocate(const Tensor& input, const ImageView& result, bool flat) {
   return empty_strided(sizes, strides, 2, dtype);
 }
 
-Tensor run_chain(const Tensor input, const Tensors tensors, const Ints program, bool flat) {
-  Chain chain(input, tensors, program);
+Tensor run_chain(const Tensor input, const Tensor weights, const std::string program, bool flat) {
+  Chain chain(input, weights, program);
   Tensor out = allocate(input, chain.result(), flat);
   if (out.numel() > 0) chain.run(out.mutable_data_ptr(), nullptr);
   return out;
 }
 
 // The same, and the seconds of every step.
-std::tuple<Tensor, Tensor> profile_chain(const Tensor input, const Tensors tensors, const Ints program, bool flat) {
-  Chain chain(input, tensors, program);
+std::tuple<Tensor, Tensor> profile_chain(const Tensor input, const Tensor weights, const std::string program,
+                                         bool flat) {
+  Chain chain(input, weights, program);
   Tensor out = allocate(input, chain.result(), flat);
   const int64_t steps = chain.step_count();
   const int64_t sizes[] = {steps}, strides[] = {1};

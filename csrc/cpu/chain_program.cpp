@@ -2,6 +2,7 @@
 #include "chain_program.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "fused_block_op.h"
@@ -13,15 +14,23 @@ enum StepKind : int64_t { kConvolution, kFusedBlock, kGlobalPool, kLayerNorm, kC
 
 class Reader {
  public:
-  Reader(const std::vector<Tensor>& tensors, const std::vector<int64_t>& program)
-      : tensors_(tensors), program_(program) {}
+  Reader(const std::string& program, const Tensor& weights)
+      : position_(program.c_str()), end_(position_ + program.size()), left_(weights.numel()) {
+    check_packed(weights, "weights", left_);
+    next_weight_ = static_cast<const float*>(weights.const_data_ptr());
+    skip_spaces();
+  }
 
-  bool at_end() const { return next_int_ == program_.size(); }
-  bool used_all_tensors() const { return next_tensor_ == tensors_.size(); }
+  bool at_end() const { return position_ == end_; }
+  bool used_all_weights() const { return left_ == 0; }
 
   int64_t integer() {
-    STD_TORCH_CHECK(next_int_ < program_.size(), "program must not end inside a step.");
-    return program_[next_int_++];
+    char* after = nullptr;
+    const int64_t value = std::strtoll(position_, &after, 10);
+    STD_TORCH_CHECK(after != position_, "program must be whole numbers with spaces between and not end inside a step.");
+    position_ = after;
+    skip_spaces();
+    return value;
   }
   int64_t integer_below(int64_t end, const char* name) {
     const int64_t value = integer();
@@ -29,9 +38,10 @@ class Reader {
                     ".");
     return value;
   }
-  int64_t count(const char* name) {
+  int64_t count(const char* name, int64_t most = kMostChannels) {
     const int64_t value = integer();
-    STD_TORCH_CHECK(value > 0, "program must have ", name, " > 0, but has ", value, ".");
+    STD_TORCH_CHECK(value > 0 && value <= most, "program must have ", name, " of 1 to ", most, ", but has ", value,
+                    ".");
     return value;
   }
   Activation activation() { return static_cast<Activation>(integer_below(kActivationCount, "activation")); }
@@ -41,98 +51,118 @@ class Reader {
     std::memcpy(&value, &bits, sizeof value);
     return value;
   }
-  const Tensor& tensor() {
-    STD_TORCH_CHECK(next_tensor_ < tensors_.size(), "tensors must be one for each weight and bias of the program.");
-    return tensors_[next_tensor_++];
+  const float* floats(int64_t count) {
+    STD_TORCH_CHECK(count <= left_, "weights must have as many elements as the program's layers, but has too few.");
+    const float* first = next_weight_;
+    next_weight_ += count, left_ -= count;
+    return first;
   }
-  const float* floats(const char* name, int64_t count) { return view_floats(tensor(), name, count); }
 
-  // [stride, dilation, same, left, right, top, bottom]; 'same' computes the padding from the input.
-  Window window(int64_t kernel_h, int64_t kernel_w, const ImageView& in) {
-    const std::vector<int64_t> stride = {integer(), integer()}, dilation = {integer(), integer()};
-    const bool same = integer() != 0;
-    std::vector<int64_t> padding = {integer(), integer(), integer(), integer()};
+  // [kernel, stride, dilation, same, left, right, top, bottom]; 'same' computes the padding from the input.
+  Window window(const ImageView& in) {
+    const int64_t kernel_h = count("kernel", kMostExtent), kernel_w = count("kernel", kMostExtent);
+    Window w{kernel_h, kernel_w};
+    w.stride_h = count("stride", kMostExtent), w.stride_w = count("stride", kMostExtent);
+    w.dilation_h = count("dilation", kMostExtent), w.dilation_w = count("dilation", kMostExtent);
+    const bool same = integer_below(2, "same") == 1;
+    w.left = integer_below(kMostExtent, "padding"), w.right = integer_below(kMostExtent, "padding");
+    w.top = integer_below(kMostExtent, "padding"), w.bottom = integer_below(kMostExtent, "padding");
     if (same) {
-      const int64_t columns = same_padding(in.w, kernel_w, stride[1], dilation[1]);
-      const int64_t rows = same_padding(in.h, kernel_h, stride[0], dilation[0]);
-      padding = {columns / 2, columns - columns / 2, rows / 2, rows - rows / 2};
+      const int64_t columns = same_padding(in.w, w.span_w(), w.stride_w);
+      const int64_t rows = same_padding(in.h, w.span_h(), w.stride_h);
+      w.left = columns / 2, w.right = columns - columns / 2, w.top = rows / 2, w.bottom = rows - rows / 2;
     }
-    return window_of(kernel_h, kernel_w, stride, padding, dilation);
+    return w;
   }
 
  private:
+  // The elements of a weight within these bounds do not overflow.
+  static constexpr int64_t kMostChannels = int64_t{1} << 20, kMostExtent = int64_t{1} << 10;
+
   // As many outputs as ceil(size / stride); the odd pixel goes behind.
-  static int64_t same_padding(int64_t size, int64_t kernel, int64_t stride, int64_t dilation) {
-    return std::max<int64_t>(0, (ceil_div(size, stride) - 1) * stride + dilation * (kernel - 1) + 1 - size);
+  static int64_t same_padding(int64_t size, int64_t span, int64_t stride) {
+    return std::max<int64_t>(0, (ceil_div(size, stride) - 1) * stride + span - size);
+  }
+  void skip_spaces() {
+    while (position_ != end_ && *position_ == ' ') ++position_;
   }
 
-  const std::vector<Tensor>& tensors_;
-  const std::vector<int64_t>& program_;
-  size_t next_tensor_ = 0, next_int_ = 0;
+  const char* position_;
+  const char* end_;
+  const float* next_weight_;
+  int64_t left_;
 };
 
 int64_t padded(int64_t channels) { return ceil_div(channels, kLanes) * kLanes; }
+
+// Packed weights of `out` channels with `products` products each, and how many floats they take.
+const float* read_weights(Reader& reader, int64_t out, int64_t products) {
+  return reader.floats(padded(out) * products);
+}
 
 Convolution read_convolution(Reader& reader, const ImageView& in) {
   static const ConvolutionKind* const kKinds[] = {&kDepthwise, &kGrouped, &kPointwise, &kDense};
   const ConvolutionKind& kind = *kKinds[reader.integer_below(4, "convolution")];
   const int64_t out_channels = reader.count("out_channels"), groups = reader.count("groups");
-  const Tensor& weight = reader.tensor();
-  const WeightShape shape = packed_shape(weight, out_channels);
-  const Window window = reader.window(shape.kernel_h, shape.kernel_w, in);
+  const Window window = reader.window(in);
+  const WeightShape shape{out_channels, in.c / groups, window.kernel_h, window.kernel_w};
   Convolution conv = describe_convolution(kind, in, shape, window, groups);
-  conv.weights = view_floats(weight, "weight", shape.packed_floats());
-  conv.bias = reader.floats("bias", shape.blocks() * kLanes);
+  conv.weights = reader.floats(shape.packed_floats());
+  conv.bias = reader.floats(padded(out_channels));
   conv.activation = reader.activation();
   return conv;
 }
 
+void read_squeeze_excite(Reader& reader, FusedBlock& block) {
+  SqueezeExcite& se = block.se;
+  se.squeezed = reader.count("se_channels");
+  se.reduce_weights = read_weights(reader, se.squeezed, block.hidden),
+  se.reduce_bias = reader.floats(padded(se.squeezed));
+  se.expand_weights = read_weights(reader, block.hidden, se.squeezed),
+  se.expand_bias = reader.floats(padded(block.hidden));
+  se.activation = reader.activation(), se.gate = reader.activation();
+}
+
 FusedBlock read_fused_block(Reader& reader, const ImageView& in) {
-  PackedBlock p;
-  const bool expands = reader.integer() != 0, squeezes = reader.integer() != 0;
-  p.hidden_channels = reader.count("hidden_channels"), p.out_channels = reader.count("out_channels");
-  p.groups = reader.count("groups");
-  if (expands) p.expand_weight = reader.tensor(), p.expand_bias = reader.tensor();
-  p.conv_weight = reader.tensor(), p.conv_bias = reader.tensor();
-  p.project_weight = reader.tensor(), p.project_bias = reader.tensor();
-  if (squeezes) {
-    p.se.reduce_weight = reader.tensor(), p.se.reduce_bias = reader.tensor();
-    p.se.expand_weight = reader.tensor(), p.se.expand_bias = reader.tensor();
+  FusedBlock block;
+  block.in = in;
+  const bool expands = reader.integer_below(2, "expands") == 1, squeezes = reader.integer_below(2, "squeezes") == 1;
+  block.hidden = reader.count("hidden_channels"), block.out_c = reader.count("out_channels");
+  const Window window = reader.window(in);
+  set_spatial(block, window, reader.count("groups"), expands);
+  block.activation = reader.activation(), block.output_activation = reader.activation();
+  if (expands) {
+    block.expand_weights = read_weights(reader, block.hidden, in.c),
+    block.expand_bias = reader.floats(padded(block.hidden));
   }
-  STD_TORCH_CHECK(p.conv_weight.dim() == 5, "conv_weight must be packed by pack_weight.");
-  const Window w = reader.window(p.conv_weight.size(1), p.conv_weight.size(2), in);
-  p.stride = {w.stride_h, w.stride_w}, p.dilation = {w.dilation_h, w.dilation_w};
-  p.padding = {w.left, w.right, w.top, w.bottom};
-  p.activation = reader.activation(), p.output_activation = reader.activation();
-  p.se.channels = reader.integer();
-  p.se.activation = reader.activation(), p.se.gate = reader.activation();
-  return describe_block(p, in);
+  const int64_t taps = block.window.kernel_h * block.window.kernel_w * (block.grouped8 ? 8 : 1);
+  block.conv_weights = read_weights(reader, block.hidden, taps), block.conv_bias = reader.floats(padded(block.hidden));
+  block.project_weights = read_weights(reader, block.out_c, block.hidden);
+  block.project_bias = reader.floats(padded(block.out_c));
+  if (squeezes) read_squeeze_excite(reader, block);
+  return block;
 }
 
 LayerNorm read_layer_norm(Reader& reader, const ImageView& in) {
   LayerNorm norm{};
   norm.in = in;
-  norm.weight = reader.floats("weight", padded(in.c));
-  norm.bias = reader.floats("bias", padded(in.c));
   norm.epsilon = reader.real();
+  norm.weight = reader.floats(padded(in.c)), norm.bias = reader.floats(padded(in.c));
   return norm;
 }
 
 ConvNextBlock read_convnext_block(Reader& reader, const ImageView& in) {
   ConvNextBlock block{};
-  const int64_t hidden = reader.count("hidden_channels"), out_channels = reader.count("out_channels");
-  const Tensor& weight = reader.tensor();
-  const WeightShape shape = packed_shape(weight, in.c);
-  block.conv = describe_convolution(kDepthwise, in, shape, reader.window(shape.kernel_h, shape.kernel_w, in), in.c);
-  block.conv.weights = view_floats(weight, "weight", shape.packed_floats());
-  block.conv.bias = reader.floats("bias", padded(in.c));
-  block.hidden = hidden, block.out_c = out_channels;
-  block.expand_weights = reader.floats("expand_weight", padded(hidden) * in.c);
-  block.expand_bias = reader.floats("expand_bias", padded(hidden));
-  block.project_weights = reader.floats("project_weight", padded(out_channels) * hidden);
-  block.project_bias = reader.floats("project_bias", padded(out_channels));
-  block.activation = reader.activation();
-  block.epsilon = reader.real();
+  block.hidden = reader.count("hidden_channels"), block.out_c = reader.count("out_channels");
+  const Window window = reader.window(in);
+  block.activation = reader.activation(), block.epsilon = reader.real();
+  const WeightShape shape{in.c, 1, window.kernel_h, window.kernel_w};
+  block.conv = describe_convolution(kDepthwise, in, shape, window, in.c);
+  block.conv.weights = reader.floats(shape.packed_floats()), block.conv.bias = reader.floats(padded(in.c));
+  block.expand_weights = read_weights(reader, block.hidden, in.c),
+  block.expand_bias = reader.floats(padded(block.hidden));
+  block.project_weights = read_weights(reader, block.out_c, block.hidden);
+  block.project_bias = reader.floats(padded(block.out_c));
   return block;
 }
 
@@ -167,9 +197,7 @@ ChainStep read_step(Reader& reader, const ImageView& input, const std::vector<Ch
   return step;
 }
 
-void check_residual(const ChainStep& step, const ImageView& input, const std::vector<ChainStep>& before) {
-  if (step.residual < 0) return;
-  const ImageView& added = step.residual == 0 ? input : before[step.residual - 1].out;
+void check_residual(const ChainStep& step, const ImageView& added) {
   const bool adds = !std::holds_alternative<GlobalPool>(step.work) && !std::holds_alternative<LayerNorm>(step.work);
   STD_TORCH_CHECK(adds && !added.planar && added.h == step.out.h && added.w == step.out.w && added.c == step.out.c,
                   "residual must have the shape of the output.");
@@ -177,19 +205,17 @@ void check_residual(const ChainStep& step, const ImageView& input, const std::ve
 
 }  // namespace
 
-std::vector<ChainStep> read_chain(const ImageView& input, const std::vector<Tensor>& tensors,
-                                  const std::vector<int64_t>& program) {
-  Reader reader(tensors, program);
+std::vector<ChainStep> read_chain(const ImageView& input, const Tensor& weights, const std::string& program) {
+  Reader reader(program, weights);
   std::vector<ChainStep> steps;
   while (!reader.at_end()) {
-    steps.push_back(read_step(reader, input, steps));
-    const ChainStep step = steps.back();
-    steps.pop_back();
-    check_residual(step, input, steps);
+    const ChainStep step = read_step(reader, input, steps);
+    if (step.residual >= 0) check_residual(step, step.residual == 0 ? input : steps[step.residual - 1].out);
     steps.push_back(step);
   }
   STD_TORCH_CHECK(!steps.empty(), "program must have at least one step.");
-  STD_TORCH_CHECK(reader.used_all_tensors(), "tensors must be one for each weight and bias of the program.");
+  STD_TORCH_CHECK(reader.used_all_weights(),
+                  "weights must have as many elements as the program's layers, but has more.");
   return steps;
 }
 

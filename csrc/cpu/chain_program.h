@@ -1,6 +1,7 @@
-// A chain of packed blocks, read from the integers and tensors that describe it and checked against an input's shape.
+// A chain of packed blocks, read from the numbers and weights that describe it and checked against an input's shape.
 #pragma once
 
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct ChainStep {
 };
 
 // Value 0 is the input, value i + 1 the result of step i; the last one is the chain's result.
-std::vector<ChainStep> read_chain(const ImageView& input, const std::vector<Tensor>& tensors,
-                                  const std::vector<int64_t>& program);
+// The program is whole numbers with spaces between, the weights are those of all steps in order.
+std::vector<ChainStep> read_chain(const ImageView& input, const Tensor& weights, const std::string& program);
 
 }  // namespace convfirst

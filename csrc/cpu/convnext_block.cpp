@@ -88,9 +88,8 @@ class Runner {
     } else {
       inputs = normalized(convolved, 0, count, task_scratch(count * in_c_));
     }
-    share_tasks(hidden_blocks_, [&](int64_t a, int64_t b) {
-      expand(inputs, count, a, b - a, hidden + a * count * kLanes);
-    });
+    share_tasks(hidden_blocks_,
+                [&](int64_t a, int64_t b) { expand(inputs, count, a, b - a, hidden + a * count * kLanes); });
     share_tasks(out_blocks_, [&](int64_t a, int64_t b) {
       const int64_t tap_floats = 2 * hidden_blocks_ * kLanes;
       float* scratch = task_scratch(tap_floats + count * (b - a) * kLanes);

@@ -11,31 +11,20 @@ int64_t padded(int64_t channels) { return ceil_div(channels, kLanes) * kLanes; }
 void set_convolution(const PackedBlock& p, FusedBlock& block) {
   const Tensor& weight = p.conv_weight;
   STD_TORCH_CHECK(weight.dim() == 5 && weight.size(4) == kLanes, "conv_weight must be packed by pack_weight.");
-  const bool depthwise = p.groups == p.hidden_channels;
-  STD_TORCH_CHECK(depthwise || p.groups * 8 == p.hidden_channels,
-                  "groups must be hidden_channels or hidden_channels / 8, but is ", p.groups, " of ", p.hidden_channels,
-                  ".");
-  STD_TORCH_CHECK(weight.size(3) == (depthwise ? 1 : 8), "conv_weight must have ", depthwise ? 1 : 8,
-                  " input channels a group, but has ", weight.size(3), ".");
-  STD_TORCH_CHECK(weight.size(1) <= kMaxKernelRows, "conv_weight must have at most ", kMaxKernelRows, " rows.");
-  block.grouped8 = !depthwise;
-  block.window = window_of(weight.size(1), weight.size(2), p.stride, p.padding, p.dilation);
-  check_output(block.window, block.in.h, block.in.w);
-  block.out_h = block.window.out_h(block.in.h);
-  block.out_w = block.window.out_w(block.in.w);
-  const int64_t taps = weight.size(1) * weight.size(2) * weight.size(3);
-  block.conv_weights = view_floats(weight, "conv_weight", padded(block.hidden) * taps);
+  const Window window = window_of(weight.size(1), weight.size(2), p.stride, p.padding, p.dilation);
+  set_spatial(block, window, p.groups, p.expand_weight.has_value());
+  const int64_t width = block.grouped8 ? 8 : 1;
+  STD_TORCH_CHECK(weight.size(3) == width, "conv_weight must have ", width, " input channels a group, but has ",
+                  weight.size(3), ".");
+  block.conv_weights =
+      view_floats(weight, "conv_weight", padded(block.hidden) * weight.size(1) * weight.size(2) * width);
   block.conv_bias = view_floats(p.conv_bias, "conv_bias", padded(block.hidden));
 }
 
 void set_expansion(const PackedBlock& p, FusedBlock& block) {
   STD_TORCH_CHECK(p.expand_weight.has_value() == p.expand_bias.has_value(),
                   "expand_bias must be given exactly when expand_weight is.");
-  if (!p.expand_weight) {
-    STD_TORCH_CHECK(block.hidden == block.in.c, "hidden_channels must be the ", block.in.c,
-                    " input channels where there is no expand_weight, but is ", block.hidden, ".");
-    return;
-  }
+  if (!p.expand_weight) return;
   block.expand_weights = view_floats(*p.expand_weight, "expand_weight", padded(block.hidden) * block.in.c);
   block.expand_bias = view_floats(*p.expand_bias, "expand_bias", padded(block.hidden));
 }
@@ -54,15 +43,11 @@ void set_squeeze_excite(const PackedSqueezeExcite& p, FusedBlock& block) {
   se.gate = p.gate;
 }
 
-}  // namespace
-
 FusedBlock describe_block(const PackedBlock& p, const ImageView& in) {
   FusedBlock block;
   block.in = in;
   block.hidden = p.hidden_channels;
   block.out_c = p.out_channels;
-  STD_TORCH_CHECK(block.in.c > 0 && block.hidden > 0 && block.out_c > 0,
-                  "input, hidden_channels and out_channels must have at least one channel.");
   set_convolution(p, block);
   set_expansion(p, block);
   set_squeeze_excite(p.se, block);
@@ -71,6 +56,24 @@ FusedBlock describe_block(const PackedBlock& p, const ImageView& in) {
   block.activation = p.activation;
   block.output_activation = p.output_activation;
   return block;
+}
+
+}  // namespace
+
+void set_spatial(FusedBlock& block, const Window& window, int64_t groups, bool expands) {
+  STD_TORCH_CHECK(block.in.c > 0 && block.hidden > 0 && block.out_c > 0,
+                  "input, hidden_channels and out_channels must have at least one channel.");
+  const bool depthwise = groups == block.hidden;
+  STD_TORCH_CHECK(depthwise || groups * 8 == block.hidden,
+                  "groups must be hidden_channels or hidden_channels / 8, but is ", groups, " of ", block.hidden, ".");
+  STD_TORCH_CHECK(expands || block.hidden == block.in.c, "hidden_channels must be the ", block.in.c,
+                  " input channels where there is no expand_weight, but is ", block.hidden, ".");
+  STD_TORCH_CHECK(window.kernel_h <= kMaxKernelRows, "conv_weight must have at most ", kMaxKernelRows, " rows.");
+  check_output(window, block.in.h, block.in.w);
+  block.grouped8 = !depthwise;
+  block.window = window;
+  block.out_h = window.out_h(block.in.h);
+  block.out_w = window.out_w(block.in.w);
 }
 
 Tensor run_packed_block(const Tensor& input, const std::optional<Tensor>& residual, const PackedBlock& p) {

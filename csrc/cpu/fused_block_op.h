@@ -23,8 +23,8 @@ struct PackedBlock {
   PackedSqueezeExcite se;
 };
 
-// A block whose tensors fit each other; residual and out are the caller's to set.
-FusedBlock describe_block(const PackedBlock& packed, const ImageView& in);
+// Sets the convolution of a block whose input, hidden and output channels are set, and checks that they fit.
+void set_spatial(FusedBlock& block, const Window& window, int64_t groups, bool expands);
 
 Tensor run_packed_block(const Tensor& input, const std::optional<Tensor>& residual, const PackedBlock& packed);
 

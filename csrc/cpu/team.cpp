@@ -64,8 +64,7 @@ class Workers {
     ++job_;
     word_.store(static_cast<uint64_t>(job_) << 32 | (absent & 0xffffffffu));
     if (sleepers_.load()) wake();
-    while (take_share(0)) {
-    }
+    while (take_share(0)) {}
     for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spins) {
       spins < kSpinsBeforeYield ? pause_briefly() : std::this_thread::yield();
     }

@@ -13,9 +13,8 @@ class Team {
   // run in the caller's thread.
   template <class Body>
   void share(int64_t tasks, const Body& body) {
-    run(tasks, &body, [](const void* context, int64_t first, int64_t last) {
-      (*static_cast<const Body*>(context))(first, last);
-    });
+    run(tasks, &body,
+        [](const void* context, int64_t first, int64_t last) { (*static_cast<const Body*>(context))(first, last); });
   }
 
   int64_t threads() const { return threads_; }
