@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.ceilings import load_native, measure_ceilings
-from benchmarks.results import DEFAULT_DIRECTORY, ResultFile
+from benchmarks import RESULTS
+from convfirst_ext.bench.ceilings import load_native, measure_ceilings
+from convfirst_ext.bench.results import ResultFile
 
 ISAS = ("portable", "avx2", "avx512", "avx512fp16")
 
@@ -86,7 +87,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--isas", nargs="+", choices=ISAS, default=list(ISAS))
     parser.add_argument("--seconds", type=float, default=0.1, help="a microkernel")
-    parser.add_argument("--output", type=Path, default=DEFAULT_DIRECTORY, help="folder for the JSON")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
     return parser.parse_args()
 
 

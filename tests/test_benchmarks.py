@@ -13,22 +13,22 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import results
-from benchmarks.cases import Case, prepare, randomize
-from benchmarks.ceilings import Ceilings
-from benchmarks.comparison import check_options, make_record, raise_ceilings
 from benchmarks.layer_cases import InvertedResidual, conv, layer_cases
 from benchmarks.layers import choose_cases
-from benchmarks.machine import cpu_slug, describe_machine, versions
-from benchmarks.macs import count_work
 from benchmarks.microkernels import time_isa
-from benchmarks.networks import create_network, network_cases
-from benchmarks.peers import contestants_for, relative_error
-from benchmarks.plots import plot_records
-from benchmarks.results import ResultFile, write_json
-from benchmarks.tables import geometric_mean, print_tables
-from benchmarks.timer import Contestant, Schedule, Timing, Workload, speedup_in_turns, steps_of, take_turns
-from benchmarks.worker import time_calls
+from convfirst_ext.bench import results
+from convfirst_ext.bench.cases import Case, prepare, randomize
+from convfirst_ext.bench.ceilings import Ceilings
+from convfirst_ext.bench.comparison import check_options, make_record, raise_ceilings
+from convfirst_ext.bench.machine import cpu_slug, describe_machine, versions
+from convfirst_ext.bench.macs import count_work
+from convfirst_ext.bench.network_cases import create_network, network_cases
+from convfirst_ext.bench.peers import contestants_for, relative_error
+from convfirst_ext.bench.plots import plot_records
+from convfirst_ext.bench.results import ResultFile, write_json
+from convfirst_ext.bench.tables import geometric_mean, print_tables
+from convfirst_ext.bench.timer import Contestant, Schedule, Timing, Workload, speedup_in_turns, steps_of, take_turns
+from convfirst_ext.bench.worker import time_calls
 
 QUICK = Schedule(rounds=2, turn_seconds=0.02, pause_seconds=0.0, warmup_seconds=0.0, turn_timeout_seconds=20.0)
 CEILINGS = Ceilings(2, 100.0, "a test", {"L2": 200.0, "L3": 100.0, "DRAM": 50.0}, {"L2": 1, "L3": 2, "DRAM": 3})

@@ -29,6 +29,7 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),
     ("convfirst_ext/fusion/", {"torch", "ops", "nn", "fusion", "_native"}),
     ("convfirst_ext/analysis/", {"analysis", "_native"}),
+    ("convfirst_ext/bench/", {"torch", "timm", "bench", "", "_native"}),
     ("convfirst_ext/testing/", {"torch", "ops", "testing"}),
     ("models/", {"torch", "timm", "nn", "models"}),
 ]
@@ -182,8 +183,6 @@ READERS_OF_PRIVATE_NAMES = {
     "tests/test_guard_page.py",
     "tests/test_tiling.py",
     "tests/test_abi.py",
-    "benchmarks/ceilings.py",
-    "benchmarks/microkernels.py",
 }
 
 

@@ -16,9 +16,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from benchmarks.cases import PreparedCase
-from benchmarks.naming import OURS, contestant_name
-from benchmarks.timer import Contestant, Workload
+from convfirst_ext.bench.cases import PreparedCase
+from convfirst_ext.bench.naming import OURS, contestant_name
+from convfirst_ext.bench.timer import Contestant, Workload
 
 # Largest difference from eager fp32 over its largest value. At half precision a deep network with random weights
 # loses a few percent in any runtime: this tells a wrong result, the results file says how good a right one is.

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.worker import serve
+from convfirst_ext.bench.worker import serve
 
 
 @dataclass(frozen=True)

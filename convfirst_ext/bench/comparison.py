@@ -12,18 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.cases import Case, prepare
-from benchmarks.ceilings import Ceilings, measure_ceilings
-from benchmarks.macs import Work, count_work
-from benchmarks.naming import is_ours, split_name
-from benchmarks.peers import RUNTIMES, check_names, contestants_for
-from benchmarks.plots import plot_records
-from benchmarks.results import DEFAULT_DIRECTORY, ResultFile
-from benchmarks.tables import print_tables
-from benchmarks.timer import Schedule, Timing, speedup_in_turns, steps_of, take_turns
+from convfirst_ext.bench.cases import Case, prepare
+from convfirst_ext.bench.ceilings import Ceilings, measure_ceilings
+from convfirst_ext.bench.macs import Work, count_work
+from convfirst_ext.bench.naming import is_ours, split_name
+from convfirst_ext.bench.peers import RUNTIMES, check_names, contestants_for
+from convfirst_ext.bench.plots import plot_records
+from convfirst_ext.bench.results import ResultFile
+from convfirst_ext.bench.tables import print_tables
+from convfirst_ext.bench.timer import Schedule, Timing, speedup_in_turns, steps_of, take_turns
 
 
-def add_arguments(parser: argparse.ArgumentParser, batch: list[int] | None, runtimes: list[str]) -> None:
+def add_arguments(parser: argparse.ArgumentParser, batch: list[int] | None, runtimes: list[str], output: Path) -> None:
     """Adds the options both scripts have; ``batch`` None means that each case has its own."""
     parser.add_argument("--batch", type=int, nargs="+", default=batch, help="batch sizes")
     parser.add_argument("--threads", type=int, default=2, help="threads in every runtime")
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, batch: list[int] | None, runt
     parser.add_argument("--runtimes", nargs="+", default=runtimes, help=f"of {', '.join(RUNTIMES)}")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="of float32, bfloat16, float16")
     parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and the order of turns")
-    parser.add_argument("--output", type=Path, default=DEFAULT_DIRECTORY, help="folder for the JSON and the plot")
+    parser.add_argument("--output", type=Path, default=output, help="folder for the JSON and the plot")
     parser.add_argument("--resume", type=Path, help="go on with this interrupted results file")
 
 

@@ -1,7 +1,7 @@
 """This machine's ceilings, measured in the run that quotes them: fp32 multiply-adds and copy bandwidth.
 
 One process a thread, all started together, rates added up: no fork-join, no interpreter lock, no shared
-buffers. Run it alone with ``python -m benchmarks.ceilings``.
+buffers. Run it alone with ``python -m convfirst_ext.bench.ceilings``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
-from benchmarks.machine import cache_sizes
+from convfirst_ext.bench.machine import cache_sizes
 
 _MIB = 2**20
 _MM_SIZE = 1024
