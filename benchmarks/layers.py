@@ -8,7 +8,8 @@ import sys
 from benchmarks import RESULTS
 from benchmarks.layer_cases import layer_cases
 from convfirst_ext.bench.cases import Case
-from convfirst_ext.bench.comparison import add_arguments, run_comparison
+from convfirst_ext.bench.comparison import run_comparison
+from convfirst_ext.bench.options import Options, add_arguments
 from convfirst_ext.bench.peers import RUNTIMES
 
 
@@ -34,7 +35,7 @@ def main() -> None:
     add_arguments(parser, batch=None, runtimes=list(RUNTIMES), output=RESULTS)
     options = parser.parse_args()
     try:
-        run_comparison("layers", choose_cases(options.cases, options.batch), options)
+        run_comparison("layers", choose_cases(options.cases, options.batch), Options.of(options))
     except ValueError as error:
         sys.exit(f"benchmarks.layers: {error}")
 

@@ -6,7 +6,6 @@ One thread, operands in cache: what is missing here, no tiling or threading can 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,7 @@ def make_record(isa: str, name: str, timed: dict[str, float]) -> dict[str, Any]:
 def main() -> None:
     """Times the microkernels and writes JSON and a table."""
     options = _parse()
-    try:
-        native = load_native()
-    except ImportError as error:
-        sys.exit(f"benchmarks.microkernels: convfirst_ext is not installed: {error}")
+    native = load_native()
     console = Console()
     ceilings = measure_ceilings(threads=1)
     settings = {"seconds": options.seconds, "isas": options.isas, "threads": 1}

@@ -6,8 +6,9 @@ import argparse
 import sys
 
 from benchmarks import RESULTS
-from convfirst_ext.bench.comparison import add_arguments, run_comparison
+from convfirst_ext.bench.comparison import run_comparison
 from convfirst_ext.bench.network_cases import MODELS, network_cases
+from convfirst_ext.bench.options import Options, add_arguments
 from convfirst_ext.bench.peers import RUNTIMES
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     add_arguments(parser, batch=[1, 16], runtimes=runtimes, output=RESULTS)
     options = parser.parse_args()
     try:
-        run_comparison("networks", network_cases(options.models, options.batch, options.size), options)
+        run_comparison("networks", network_cases(options.models, options.batch, options.size), Options.of(options))
     except ValueError as error:
         sys.exit(f"benchmarks.networks: {error}")
 

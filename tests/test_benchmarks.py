@@ -4,6 +4,7 @@ import json
 import operator
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -19,10 +20,11 @@ from benchmarks.microkernels import time_isa
 from convfirst_ext.bench import results
 from convfirst_ext.bench.cases import Case, prepare, randomize
 from convfirst_ext.bench.ceilings import Ceilings
-from convfirst_ext.bench.comparison import check_options, make_record, raise_ceilings
+from convfirst_ext.bench.comparison import make_record, raise_ceilings
 from convfirst_ext.bench.machine import cpu_slug, describe_machine, versions
 from convfirst_ext.bench.macs import count_work
 from convfirst_ext.bench.network_cases import create_network, network_cases
+from convfirst_ext.bench.options import Options
 from convfirst_ext.bench.peers import contestants_for, relative_error
 from convfirst_ext.bench.plots import plot_records
 from convfirst_ext.bench.results import ResultFile, write_json
@@ -90,6 +92,15 @@ def test_a_hanging_contestant_is_given_up():
     schedule = Schedule(rounds=1, turn_seconds=0.01, pause_seconds=0.0, build_timeout_seconds=1.0)
     found = take_turns([Contestant("hangs", partial(time.sleep, 60))], schedule)["hangs"]
     assert found.error == "no answer to 'build' within 1 s"
+
+
+def test_a_budget_makes_rounds_fewer_and_turns_shorter():
+    schedule = Schedule(rounds=8, turn_seconds=0.4, pause_seconds=0.2)
+    assert schedule.fitted(5, 100.0) == schedule
+    assert schedule.fitted(5, 6.1).rounds == 4 and schedule.fitted(5, 6.1).turn_seconds == pytest.approx(0.105)
+    assert schedule.fitted(5, -3.0).rounds == 2 and schedule.fitted(0, -3.0).turn_seconds == 0.1
+    hurried = take_turns([sleeper("one", 0.001), sleeper("other", 0.001)], replace(QUICK, seconds=0.1))
+    assert all(len(found.round_min_ms) == 2 for found in hurried.values())
 
 
 def test_names_must_differ():
@@ -230,19 +241,12 @@ def test_every_layer_case_runs_and_is_named_once():
     assert all("MBConv" in case.name for case in choose_cases(["MBConv"], None))
 
 
-def test_bad_options_are_named():
-    options = {
-        "threads": 2,
-        "rounds": 1,
-        "turn_seconds": 0.1,
-        "batch": [1],
-        "runtimes": ["eager"],
-        "dtypes": ["float32"],
-    }
-    check_options(SimpleNamespace(**options))
+def test_bad_options_are_named(tmp_path):
+    options = Options(tmp_path, ["eager"])
+    options.check()
     for name, value in (("threads", 0), ("rounds", 0), ("turn_seconds", 0.0), ("batch", [0]), ("runtimes", ["tpu"])):
         with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be"):
-            check_options(SimpleNamespace(**{**options, name: value}))
+            replace(options, **{name: value}).check()
     with pytest.raises(ValueError, match="--models must be names timm knows, got 'nonet'"):
         network_cases(["nonet"], [1], 224)
     with pytest.raises(ValueError, match="--cases must be parts of"):

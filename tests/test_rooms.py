@@ -24,7 +24,10 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/__init__.py", {"torch", "_loading", "ops", "nn", "fusion"}),
     ("convfirst_ext/_loading.py", {"torch", "_native"}),
     ("convfirst_ext/cli.py", {"apps"}),
-    ("convfirst_ext/apps/", {"torch", "timm", "torchvision", "apps", "nn", "fusion", "_native", "models", "", "cli"}),
+    (
+        "convfirst_ext/apps/",
+        {"torch", "timm", "torchvision", "apps", "nn", "fusion", "bench", "_native", "models", "", "cli"},
+    ),
     ("convfirst_ext/ops/", {"torch", "ops"}),
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),
     ("convfirst_ext/fusion/", {"torch", "ops", "nn", "fusion", "_native"}),
