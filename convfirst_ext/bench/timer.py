@@ -95,6 +95,7 @@ class _Seat:
         self.name = contestant.name
         self.facts: dict[str, Any] = {}
         self.rounds: list[list[float]] = []
+        self.answers: list[Any] = []
         self.error: str | None = None
         self._log_path = log_path
         self._pickled_build = pickle.dumps(contestant.build)
@@ -115,6 +116,9 @@ class _Seat:
 
     def take_turn(self, seconds: float, timeout: float) -> None:
         self._attempt(lambda: self.rounds.append(self._ask(("turn", seconds), timeout)))
+
+    def call(self, timeout: float) -> None:
+        self._attempt(lambda: self.answers.append(self._ask(("call", None), timeout)))
 
     def dismiss(self) -> None:
         """Asks the process to end."""
@@ -263,3 +267,21 @@ def speedup_in_turns(ours: Timing, peer: Timing) -> float:
     """
     ratios = [theirs / mine for mine, theirs in zip(ours.round_min_ms, peer.round_min_ms, strict=True)]
     return statistics.median(ratios)
+
+
+def ask_once(contestant: Contestant, pause_seconds: float = 0.2, timeout_seconds: float = 900.0) -> Any:
+    """Returns what one call of the workload returns, in a fresh process that ends with it.
+
+    For workloads that time something themselves, such as a first call.
+
+    Raises:
+        ContestantFailure: it could not be built or called.
+    """
+    with Table([contestant]) as (seat,):
+        seat.start_build()
+        seat.finish_build(timeout_seconds)
+        time.sleep(pause_seconds)
+        seat.call(timeout_seconds)
+        if seat.error is not None:
+            raise ContestantFailure(seat.error)
+        return seat.answers[0]
