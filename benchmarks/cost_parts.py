@@ -166,20 +166,25 @@ def changing_shapes(setting: Setting) -> Iterator[Record]:
 def workspace(setting: Setting) -> Iterator[Record]:
     """MiB that one inverted residual needs on top of weights, input and output, by image size and hidden width."""
     scale = setting.scale
-    points = {f"{size}, e6": (size, 6) for size in scale.block_sizes}
-    points |= {f"{scale.block_size}, e{expansion}": (scale.block_size, expansion) for expansion in scale.expansions}
+    groups = {
+        "by size, expanding 6 times": {str(size): (size, 6) for size in scale.block_sizes},
+        f"by expansion, size {scale.block_size}": {str(ratio): (scale.block_size, ratio) for ratio in scale.expansions},
+    }
     with _environment(ALLOCATOR):
-        for runtime in MODULE_RUNTIMES:
-            values: dict[str, float] = {}
-            problem = None
-            for label, (size, expansion) in points.items():
-                make = partial(cost_workloads.workspace, runtime, setting.threads, size, expansion)
-                answer, error = _ask(setting, f"{runtime} {label}", make)
-                if answer is None:
-                    problem = error or "this system does not count resident memory as Linux does"
-                    break
-                values[label] = answer["workspace_bytes"] / 2**20
-            yield _record(runtime, None if problem else values, max, problem)
+        for group, points in groups.items():
+            for runtime in MODULE_RUNTIMES:
+                yield {**_workspace_of(setting, runtime, points), "group": group}
+
+
+def _workspace_of(setting: Setting, runtime: str, points: dict[str, tuple[int, int]]) -> Record:
+    values: dict[str, float] = {}
+    for label, (size, expansion) in points.items():
+        make = partial(cost_workloads.workspace, runtime, setting.threads, size, expansion)
+        answer, error = _ask(setting, f"{runtime}, size {size}, expanding {expansion} times", make)
+        if answer is None:
+            return _record(runtime, values, max, error or "this system does not count resident memory as Linux does")
+        values[label] = answer["workspace_bytes"] / 2**20
+    return _record(runtime, values, max, None)
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -195,7 +200,7 @@ PARTS = {
     "occasional": Part("Occasional calls", "slowdown", "calls", "median ms", occasional_call, 1.2),
     "first": Part("First calls", "worst slowdown", "call", "times later ones", first_call, 2.0),
     "shapes": Part("Changing shapes", "slowdown", "size", "times steady", changing_shapes),
-    "workspace": Part("Workspace of a block", "most, MiB", "size, width", "MiB", workspace, per_network=False),
+    "workspace": Part("Workspace of a block", "most, MiB", "size or expansion", "MiB", workspace, per_network=False),
 }
 
 
@@ -223,7 +228,7 @@ def _records(
     for runtime, points in timings.items():
         error = next((timing.error for timing in points.values() if timing.error), None)
         values = {label: timing.min_ms / works[label] for label, timing in points.items() if timing.min_ms is not None}
-        record = _record(runtime, None if error else values, figure, error)
+        record = _record(runtime, values, figure, error)
         yield {**record, "timings": {label: timing.to_json() for label, timing in points.items()}}
 
 
@@ -233,7 +238,8 @@ def _record(
     figure: Callable[[Sequence[float]], float],
     error: str | None,
 ) -> Record:
-    found = None if values is None else float(figure(list(values.values())))
+    """A record with every point there is; the figure takes all of them, so an error leaves it out."""
+    found = float(figure(list(values.values()))) if values and error is None else None
     return {"runtime": runtime, "points": values or {}, "figure": found, "error": error}
 
 
