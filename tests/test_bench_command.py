@@ -14,7 +14,7 @@ from convfirst_ext.apps.commands import app
 from convfirst_ext.bench import comparison, machine
 from convfirst_ext.bench.ceilings import Ceilings
 from convfirst_ext.bench.naming import contestant_name
-from convfirst_ext.bench.timer import Contestant, Workload
+from convfirst_ext.bench.timer import Contestant, Schedule, Workload, take_turns
 
 CEILINGS = Ceilings(2, 100.0, "a test", {"L2": 200.0, "L3": 100.0, "DRAM": 50.0}, {"L2": 1, "L3": 2, "DRAM": 3})
 
@@ -89,6 +89,15 @@ def test_cases_beyond_the_budget_and_impossible_ones_are_named(fakes, tmp_path):
     assert outcome.exit_code == 0 and "left out, as the 0.01 s are used up: lcnet_050 b1" in outcome.stdout
     outcome = bench("vit_tiny_patch16_224", *options)
     assert outcome.exit_code == 1 and "vit_tiny_patch16_224 b1 left out, PyTorch itself cannot run it" in outcome.stdout
+
+
+def test_a_budget_makes_rounds_fewer_and_turns_shorter():
+    schedule = Schedule(rounds=8, turn_seconds=0.4, pause_seconds=0.2)
+    assert schedule.fitted(5, 100.0) == schedule
+    assert schedule.fitted(5, 6.1).rounds == 4 and schedule.fitted(5, 6.1).turn_seconds == pytest.approx(0.105)
+    assert schedule.fitted(5, -3.0).rounds == 2 and schedule.fitted(0, -3.0).turn_seconds == 0.1
+    hurried = take_turns(fake_contestants(None, ["one", "other"], ["float32"], 1), replace(schedule, seconds=0.1))
+    assert all(len(found.round_min_ms) == 2 for found in hurried.values())
 
 
 def test_a_quick_look_has_one_network_and_no_compiler(fakes, monkeypatch, tmp_path):

@@ -94,15 +94,6 @@ def test_a_hanging_contestant_is_given_up():
     assert found.error == "no answer to 'build' within 1 s"
 
 
-def test_a_budget_makes_rounds_fewer_and_turns_shorter():
-    schedule = Schedule(rounds=8, turn_seconds=0.4, pause_seconds=0.2)
-    assert schedule.fitted(5, 100.0) == schedule
-    assert schedule.fitted(5, 6.1).rounds == 4 and schedule.fitted(5, 6.1).turn_seconds == pytest.approx(0.105)
-    assert schedule.fitted(5, -3.0).rounds == 2 and schedule.fitted(0, -3.0).turn_seconds == 0.1
-    hurried = take_turns([sleeper("one", 0.001), sleeper("other", 0.001)], replace(QUICK, seconds=0.1))
-    assert all(len(found.round_min_ms) == 2 for found in hurried.values())
-
-
 def test_names_must_differ():
     with pytest.raises(ValueError, match="different names"):
         take_turns([sleeper("same", 0.1), sleeper("same", 0.1)], QUICK)

@@ -19,7 +19,7 @@ with models_extra():
     import typer
     from rich.console import Console
 
-    from .benchmark import Request, compare_networks
+    from .benchmark import NETWORK_RUNTIMES, Request, compare_networks
     from .main_job import Settings, run_main_job
     from .report import facts_table, print_report
 
@@ -145,14 +145,14 @@ def explain(
 def bench(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL ...]", help="Networks of timm's; without any, eight usual ones."),
+        typer.Argument(metavar="MODEL", help="Networks of timm's; without any, eight usual ones."),
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch size.", show_default="1 and 16")] = None,
     size: Annotated[int, typer.Option(help="Height and width of the images.")] = 224,
     threads: Threads = None,
     dtype: Annotated[list[DType] | None, typer.Option(help="Precision.", show_default="float32")] = None,
     runtime: Annotated[
-        list[str] | None, typer.Option(help="Runtime to compare.", show_default="all that are installed")
+        list[str] | None, typer.Option(help=f"Of {', '.join(NETWORK_RUNTIMES)}.", show_default="all that are installed")
     ] = None,
     seconds: Annotated[
         float | None,
