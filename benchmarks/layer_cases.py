@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from benchmarks.cases import Case
+from convfirst_ext.bench.cases import Case
 
 LAYERS = "single layers"
 BLOCKS = "blocks"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.cases import Case
-from benchmarks.comparison import add_arguments, run_comparison
+from benchmarks import RESULTS
 from benchmarks.layer_cases import layer_cases
-from benchmarks.peers import RUNTIMES
+from convfirst_ext.bench.cases import Case
+from convfirst_ext.bench.comparison import run_comparison
+from convfirst_ext.bench.options import Options, add_arguments
+from convfirst_ext.bench.peers import RUNTIMES
 
 
 def choose_cases(wanted: list[str] | None, batches: list[int] | None) -> list[Case]:
@@ -30,10 +32,10 @@ def main() -> None:
     """Times layers and blocks and writes JSON, a table and a plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", help="only cases whose name contains one of these")
-    add_arguments(parser, batch=None, runtimes=list(RUNTIMES))
+    add_arguments(parser, batch=None, runtimes=list(RUNTIMES), output=RESULTS)
     options = parser.parse_args()
     try:
-        run_comparison("layers", choose_cases(options.cases, options.batch), options)
+        run_comparison("layers", choose_cases(options.cases, options.batch), Options.of(options))
     except ValueError as error:
         sys.exit(f"benchmarks.layers: {error}")
 

@@ -6,7 +6,6 @@ One thread, operands in cache: what is missing here, no tiling or threading can 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.ceilings import load_native, measure_ceilings
-from benchmarks.results import DEFAULT_DIRECTORY, ResultFile
+from benchmarks import RESULTS
+from convfirst_ext.bench.ceilings import load_native, measure_ceilings
+from convfirst_ext.bench.results import ResultFile
 
 ISAS = ("portable", "avx2", "avx512", "avx512fp16")
 
@@ -47,10 +47,7 @@ def make_record(isa: str, name: str, timed: dict[str, float]) -> dict[str, Any]:
 def main() -> None:
     """Times the microkernels and writes JSON and a table."""
     options = _parse()
-    try:
-        native = load_native()
-    except ImportError as error:
-        sys.exit(f"benchmarks.microkernels: convfirst_ext is not installed: {error}")
+    native = load_native()
     console = Console()
     ceilings = measure_ceilings(threads=1)
     settings = {"seconds": options.seconds, "isas": options.isas, "threads": 1}
@@ -86,7 +83,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--isas", nargs="+", choices=ISAS, default=list(ISAS))
     parser.add_argument("--seconds", type=float, default=0.1, help="a microkernel")
-    parser.add_argument("--output", type=Path, default=DEFAULT_DIRECTORY, help="folder for the JSON")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
     return parser.parse_args()
 
 

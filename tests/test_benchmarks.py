@@ -4,6 +4,7 @@ import json
 import operator
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -13,22 +14,23 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import results
-from benchmarks.cases import Case, prepare, randomize
-from benchmarks.ceilings import Ceilings
-from benchmarks.comparison import check_options, make_record, raise_ceilings
 from benchmarks.layer_cases import InvertedResidual, conv, layer_cases
 from benchmarks.layers import choose_cases
-from benchmarks.machine import cpu_slug, describe_machine, versions
-from benchmarks.macs import count_work
 from benchmarks.microkernels import time_isa
-from benchmarks.networks import create_network, network_cases
-from benchmarks.peers import contestants_for, relative_error
-from benchmarks.plots import plot_records
-from benchmarks.results import ResultFile, write_json
-from benchmarks.tables import geometric_mean, print_tables
-from benchmarks.timer import Contestant, Schedule, Timing, Workload, speedup_in_turns, steps_of, take_turns
-from benchmarks.worker import time_calls
+from convfirst_ext.bench import results
+from convfirst_ext.bench.cases import Case, prepare, randomize
+from convfirst_ext.bench.ceilings import Ceilings
+from convfirst_ext.bench.comparison import make_record, raise_ceilings
+from convfirst_ext.bench.machine import cpu_slug, describe_machine, versions
+from convfirst_ext.bench.macs import count_work
+from convfirst_ext.bench.network_cases import create_network, network_cases
+from convfirst_ext.bench.options import Options
+from convfirst_ext.bench.peers import contestants_for, relative_error
+from convfirst_ext.bench.plots import plot_records
+from convfirst_ext.bench.results import ResultFile, write_json
+from convfirst_ext.bench.tables import geometric_mean, print_tables
+from convfirst_ext.bench.timer import Contestant, Schedule, Timing, Workload, speedup_in_turns, steps_of, take_turns
+from convfirst_ext.bench.worker import time_calls
 
 QUICK = Schedule(rounds=2, turn_seconds=0.02, pause_seconds=0.0, warmup_seconds=0.0, turn_timeout_seconds=20.0)
 CEILINGS = Ceilings(2, 100.0, "a test", {"L2": 200.0, "L3": 100.0, "DRAM": 50.0}, {"L2": 1, "L3": 2, "DRAM": 3})
@@ -230,19 +232,12 @@ def test_every_layer_case_runs_and_is_named_once():
     assert all("MBConv" in case.name for case in choose_cases(["MBConv"], None))
 
 
-def test_bad_options_are_named():
-    options = {
-        "threads": 2,
-        "rounds": 1,
-        "turn_seconds": 0.1,
-        "batch": [1],
-        "runtimes": ["eager"],
-        "dtypes": ["float32"],
-    }
-    check_options(SimpleNamespace(**options))
+def test_bad_options_are_named(tmp_path):
+    options = Options(tmp_path, ["eager"])
+    options.check()
     for name, value in (("threads", 0), ("rounds", 0), ("turn_seconds", 0.0), ("batch", [0]), ("runtimes", ["tpu"])):
         with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be"):
-            check_options(SimpleNamespace(**{**options, name: value}))
+            replace(options, **{name: value}).check()
     with pytest.raises(ValueError, match="--models must be names timm knows, got 'nonet'"):
         network_cases(["nonet"], [1], 224)
     with pytest.raises(ValueError, match="--cases must be parts of"):

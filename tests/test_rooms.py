@@ -24,11 +24,15 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/__init__.py", {"torch", "_loading", "ops", "nn", "fusion"}),
     ("convfirst_ext/_loading.py", {"torch", "_native"}),
     ("convfirst_ext/cli.py", {"apps"}),
-    ("convfirst_ext/apps/", {"torch", "timm", "torchvision", "apps", "nn", "fusion", "_native", "models", "", "cli"}),
+    (
+        "convfirst_ext/apps/",
+        {"torch", "timm", "torchvision", "apps", "nn", "fusion", "bench", "_native", "models", "", "cli"},
+    ),
     ("convfirst_ext/ops/", {"torch", "ops"}),
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),
     ("convfirst_ext/fusion/", {"torch", "ops", "nn", "fusion", "_native"}),
     ("convfirst_ext/analysis/", {"analysis", "_native"}),
+    ("convfirst_ext/bench/", {"torch", "timm", "bench", "", "_native"}),
     ("convfirst_ext/testing/", {"torch", "ops", "testing"}),
     ("models/", {"torch", "timm", "nn", "models"}),
 ]
@@ -182,8 +186,6 @@ READERS_OF_PRIVATE_NAMES = {
     "tests/test_guard_page.py",
     "tests/test_tiling.py",
     "tests/test_abi.py",
-    "benchmarks/ceilings.py",
-    "benchmarks/microkernels.py",
 }
 
 

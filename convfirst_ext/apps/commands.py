@@ -1,17 +1,17 @@
 """The commands of `convfirst` and their options."""
 
-import difflib
 import os
 import platform
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import torch
 
 import convfirst_ext as cf
 
+from .networks import check_network
 from .photos import printable
 from .requirements import models_extra
 
@@ -19,6 +19,7 @@ with models_extra():
     import typer
     from rich.console import Console
 
+    from .benchmark import NETWORK_RUNTIMES, Request, compare_networks
     from .main_job import Settings, run_main_job
     from .report import facts_table, print_report
 
@@ -135,15 +136,51 @@ def explain(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    if not timm.is_model(model):
-        close = difflib.get_close_matches(model, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else "; timm.list_models() lists the known ones"
-        _fail(f"timm has no model {model!r}{hint}")
+    try:
+        check_network(model)
+    except ValueError as error:
+        _fail(str(error))
     network = timm.create_model(model).eval()
     configuration = cast("dict[str, Any]", network.pretrained_cfg)
     channels, height, width = configuration.get("input_size", (3, 224, 224))
     example = torch.rand(1, channels, size or height, size or width)
     print(cf.explain(cf.optimize(network), example, time=time))
+
+
+@app.command()
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="Networks of timm's; without any, eight usual ones."),
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size.", show_default="1 and 16")] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the images.")] = 224,
+    threads: Threads = None,
+    dtype: Annotated[list[DType] | None, typer.Option(help="Precision.", show_default="float32")] = None,
+    runtime: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(NETWORK_RUNTIMES)}.", show_default="all that are installed")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="About how long it may take.", show_default="a minute a network and batch"),
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the JSON and the plot go.")] = Path(),
+    quick: Annotated[bool, typer.Option("--quick", help="Only one network, at batch 1, in 20 seconds.")] = False,
+) -> None:
+    """Compare networks with PyTorch, Inductor, ONNX Runtime and OpenVINO on this machine.
+
+    Weights are random. Every runtime gets a process of its own; they take turns and must agree with PyTorch.
+    Prints a table and writes a JSON file and a plot. --batch, --dtype and --runtime may be given several times.
+
+    Exit status: 2 if an argument is wrong, 1 if nothing could be timed, else 0.
+    """
+    dtypes = [kind.value for kind in dtype or []]
+    request = Request(models or [], batch or [], size, threads, dtypes, runtime or [], seconds, output, quick)
+    try:
+        timed = compare_networks(request, _complain)
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+    raise typer.Exit(_SUCCESS if timed else _WRONG)
 
 
 def _cpu_model() -> str:
@@ -167,7 +204,7 @@ def _problem_with_output(output: Path, photos: list[Path]) -> str | None:
     return None
 
 
-def _fail(problem: str) -> None:
+def _fail(problem: str) -> NoReturn:
     _complain(problem)
     raise typer.Exit(_UNREADABLE)
 

@@ -15,7 +15,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +29,8 @@ from .photos import IMAGE_SIZE
 VARIANTS = ("stock", "fused")
 _INFERENCES = 3
 _RESET_TOLERANCE = 1 << 20
-_ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+# What the environment of a measured process must have when it starts.
+ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # The child must find the modules this process found, wherever it was started.
 _CHILD = """
@@ -69,7 +72,7 @@ def measure_peak_memory(variant: str, threads: int, dtype: str = "float32") -> P
     if not _CLEAR_REFS.exists():
         return None
     command = [sys.executable, "-c", _CHILD, "\n".join(sys.path), variant, str(threads), dtype]
-    child = subprocess.run(command, env=os.environ | _ALLOCATOR, stdout=subprocess.PIPE, text=True)
+    child = subprocess.run(command, env=os.environ | ALLOCATOR, stdout=subprocess.PIPE, text=True)
     if child.returncode:
         raise RuntimeError(f"measuring the memory of {variant} ended with status {child.returncode}")
     peak = json.loads(child.stdout.splitlines()[-1])
@@ -84,7 +87,8 @@ def main() -> None:
     parser.add_argument("dtype")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    peak = _measure_here(_load(arguments.variant, getattr(torch, arguments.dtype)))
+    image = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    peak = measure_growth(partial(_load(arguments.variant, getattr(torch, arguments.dtype)), image))
     print(json.dumps(asdict(peak) if peak else None))
 
 
@@ -98,14 +102,18 @@ def _load(variant: str, dtype: torch.dtype) -> nn.Module:
 
 
 @torch.inference_mode()
-def _measure_here(model: nn.Module) -> PeakMemory | None:
-    image = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+def measure_growth(call: Callable[[], object]) -> PeakMemory | None:
+    """Calls it a few times in this process, which should have started with `ALLOCATOR` in its environment.
+
+    Returns:
+        The peak, or None where the system does not keep count as Linux does.
+    """
     growths, peaks = [], []
     for _ in range(_INFERENCES):
         before = _reset_mark()
         if before is None:
             return None
-        model(image)
+        call()
         peaks.append(_resident("VmHWM"))
         growths.append(max(0, peaks[-1] - before))
     return PeakMemory(first=growths[0], later=max(growths[1:]), process=max(peaks))

@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.naming import contestant_name, is_ours, split_name
-from benchmarks.tables import contestant_names
+from convfirst_ext.bench.naming import contestant_name, is_ours, split_name
+from convfirst_ext.bench.tables import contestant_names
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; each contestant has its own shape too.
 _STYLES = {
@@ -145,7 +145,7 @@ def _heading(content: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Draws existing results files anew, each beside its JSON: ``python -m benchmarks.plots FILE...``."""
+    """Draws existing results files anew, each beside its JSON: ``python -m convfirst_ext.bench.plots FILE...``."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("files", type=Path, nargs="+")
     for path in parser.parse_args().files:

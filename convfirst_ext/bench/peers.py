@@ -7,18 +7,19 @@ it is timed that its output agrees with stock eager PyTorch.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from benchmarks.cases import PreparedCase
-from benchmarks.naming import OURS, contestant_name
-from benchmarks.timer import Contestant, Workload
+from convfirst_ext.bench.cases import PreparedCase
+from convfirst_ext.bench.naming import OURS, contestant_name
+from convfirst_ext.bench.timer import Contestant, Workload
 
 # Largest difference from eager fp32 over its largest value. At half precision a deep network with random weights
 # loses a few percent in any runtime: this tells a wrong result, the results file says how good a right one is.
@@ -50,7 +51,9 @@ class Setup:
 Runner = Callable[[], Any]
 
 
-def contestants_for(prepared: PreparedCase, runtimes: list[str], dtypes: list[str], threads: int) -> list[Contestant]:
+def contestants_for(
+    prepared: PreparedCase, runtimes: Sequence[str], dtypes: Sequence[str], threads: int
+) -> list[Contestant]:
     """Returns the contestants of one case: every runtime at every precision it offers.
 
     Raises:
@@ -66,7 +69,7 @@ def contestants_for(prepared: PreparedCase, runtimes: list[str], dtypes: list[st
     ]
 
 
-def check_names(kind: str, names: list[str], allowed: list[str]) -> None:
+def check_names(kind: str, names: Sequence[str], allowed: list[str]) -> None:
     """Raises ValueError for the first of ``names`` that is not allowed."""
     for name in names:
         if name not in allowed:
@@ -199,19 +202,25 @@ def build_convfirst(setup: Setup) -> Runner:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How to build a runtime, what to call it in text, and the precisions it offers."""
+    """How to build a runtime, what to call it in text, the precisions it offers, and the packages it needs."""
 
     build: Callable[[Setup], Runner]
     title: str
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
+    packages: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> list[str]:
+        """The packages it needs that are not installed."""
+        return [package for package in self.packages if find_spec(package) is None]
 
 
 RUNTIMES = {
     "eager": Runtime(build_eager, "PyTorch eager"),
     "channels_last": Runtime(build_channels_last, "PyTorch channels_last"),
     "inductor": Runtime(build_inductor, "Inductor, freezing"),
-    "onnxruntime": Runtime(build_onnxruntime, "ONNX Runtime", dtypes=("float32",)),
-    "openvino": Runtime(build_openvino, "OpenVINO"),
-    "openvino_nhwc": Runtime(build_openvino_nhwc, "OpenVINO, NHWC tensors"),
+    "onnxruntime": Runtime(build_onnxruntime, "ONNX Runtime", ("float32",), ("onnxruntime", "onnx")),
+    "openvino": Runtime(build_openvino, "OpenVINO", packages=("openvino",)),
+    "openvino_nhwc": Runtime(build_openvino_nhwc, "OpenVINO, NHWC tensors", packages=("openvino",)),
     OURS: Runtime(build_convfirst, "convfirst_ext"),
 }

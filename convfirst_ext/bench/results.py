@@ -9,9 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import commit, cpu_slug, describe_machine, versions
-
-DEFAULT_DIRECTORY = Path(__file__).resolve().parent / "results"
+from convfirst_ext.bench.machine import commit, cpu_slug, describe_machine, versions
 
 
 class ResultFile:

@@ -1,20 +1,20 @@
 """This machine's ceilings, measured in the run that quotes them: fp32 multiply-adds and copy bandwidth.
 
 One process a thread, all started together, rates added up: no fork-join, no interpreter lock, no shared
-buffers. Run it alone with ``python -m benchmarks.ceilings``.
+buffers. Run it alone with ``python -m convfirst_ext.bench.ceilings``.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
-from benchmarks.machine import cache_sizes
+from convfirst_ext.bench.machine import cache_sizes
 
 _MIB = 2**20
 _MM_SIZE = 1024
@@ -65,10 +65,14 @@ class Ceilings:
 
 def measure_ceilings(threads: int, seconds: float = 0.4) -> Ceilings:
     """Measures every ceiling for about ``seconds`` each (starting the processes takes longer)."""
-    gflops, source = max(_microkernel_gflops(threads, seconds), _mm_gflops(threads, seconds))
+    isa, kernel = fastest_microkernel()
     sets = copy_working_sets(threads)
-    copies = {name: _copy_gbps(size, threads, seconds) for name, size in sets.items()}
-    return Ceilings(threads, gflops, source, copies, sets)
+    tasks: list[Callable[[], float]] = [partial(microkernel_rate, isa, kernel, seconds), partial(mm_rate, seconds)]
+    tasks += [partial(copy_rate, size // threads, seconds) for size in sets.values()]
+    by_microkernel, by_mm, *copies = all_at_once(threads, tasks)
+    by_name = (by_mm, f"torch.mm {_MM_SIZE}x{_MM_SIZE} (a lower estimate)")
+    gflops, source = max((by_microkernel, f"microkernel {isa}/{kernel}"), by_name)
+    return Ceilings(threads, gflops, source, dict(zip(sets, copies, strict=True)), sets)
 
 
 def copy_working_sets(threads: int) -> dict[str, int]:
@@ -79,19 +83,20 @@ def copy_working_sets(threads: int) -> dict[str, int]:
     return {"L2": l2_total // 2, "L3": max(l3 // 4, 2 * l2_total), "DRAM": max(_DRAM_BYTES, 4 * l3)}
 
 
-def all_at_once(threads: int, task: Callable[[], float]) -> float:
-    """Runs a picklable ``task`` in ``threads`` processes that start together; returns the sum of results."""
+def all_at_once(threads: int, tasks: Sequence[Callable[[], float]]) -> list[float]:
+    """Runs each picklable task in ``threads`` processes that start it together; returns each one's sum of results."""
     context = get_context("spawn")
     start = context.Barrier(threads)
     answers = context.SimpleQueue()
-    workers = [context.Process(target=_run_task, args=(task, start, answers), daemon=True) for _ in range(threads)]
+    workers = [context.Process(target=_run_tasks, args=(tasks, start, answers), daemon=True) for _ in range(threads)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     if any(worker.exitcode != 0 for worker in workers):
         raise RuntimeError(f"a process that measured a ceiling ended with {[worker.exitcode for worker in workers]}")
-    return sum(float(answers.get()) for _ in workers)
+    rates = [answers.get() for _ in workers]
+    return [float(sum(of_one_task)) for of_one_task in zip(*rates, strict=True)]
 
 
 def best_rate(call: Callable[[], object], units: float, seconds: float) -> float:
@@ -108,17 +113,16 @@ def best_rate(call: Callable[[], object], units: float, seconds: float) -> float
     return units / fastest
 
 
-def _run_task(task: Callable[[], float], start: Any, answers: Any) -> None:
+def _run_tasks(tasks: Sequence[Callable[[], float]], start: Any, answers: Any) -> None:
+    rates = []
     try:
-        start.wait(timeout=120)
-        answers.put(task())
+        for task in tasks:
+            start.wait(timeout=120)
+            rates.append(task())
     except BaseException:
         start.abort()  # so that the others don't wait for one that died
         raise
-
-
-def _copy_gbps(size: int, threads: int, seconds: float) -> float:
-    return all_at_once(threads, partial(copy_rate, size // threads, seconds))
+    answers.put(rates)
 
 
 def copy_rate(size: int, seconds: float) -> float:
@@ -134,11 +138,6 @@ def copy_rate(size: int, seconds: float) -> float:
     return max(by_memcpy, best_rate(partial(target.copy_, source), moved, seconds / 2))
 
 
-def _mm_gflops(threads: int, seconds: float) -> tuple[float, str]:
-    rate = all_at_once(threads, partial(mm_rate, seconds))
-    return rate, f"torch.mm {_MM_SIZE}x{_MM_SIZE} (a lower estimate)"
-
-
 def mm_rate(seconds: float) -> float:
     """Returns one thread's fp32 GFLOP/s in a large matrix product."""
     import torch
@@ -148,22 +147,9 @@ def mm_rate(seconds: float) -> float:
     return best_rate(partial(torch.mm, left, right, out=out), 2 * _MM_SIZE**3 / 1e9, seconds)
 
 
-def _microkernel_gflops(threads: int, seconds: float) -> tuple[float, str]:
-    """The package's fastest fp32 microkernel on every core; (0, 'none') where the package is absent."""
-    found = fastest_microkernel()
-    if found is None:
-        return 0.0, "none"
-    isa, name = found
-    rate = all_at_once(threads, partial(microkernel_rate, isa, name, seconds))
-    return rate, f"microkernel {isa}/{name}"
-
-
-def fastest_microkernel() -> tuple[str, str] | None:
-    """Returns ISA and name of the microkernel with the most fp32 GFLOP/s, or None without the package."""
-    try:
-        native = load_native()
-    except ImportError:
-        return None
+def fastest_microkernel() -> tuple[str, str]:
+    """Returns ISA and name of the package's microkernel with the most fp32 GFLOP/s."""
+    native = load_native()
     isa = next(isa for isa in _FP32_ISAS if isa in native.cpu_info()["available"])
     rates = {name: microkernel_rate(isa, name, 0.005) for name in native.list_microkernels(isa)}
     return isa, max(rates, key=lambda name: rates[name])
@@ -177,11 +163,8 @@ def microkernel_rate(isa: str, name: str, seconds: float) -> float:
 
 def load_native() -> Any:
     """Returns the package's module of CPU facts and microkernels, its operators loaded."""
-    import convfirst_ext
     from convfirst_ext import _native
 
-    if convfirst_ext.__file__ is None:
-        raise ImportError("convfirst_ext is not installed")
     return _native
 
 

@@ -1,4 +1,4 @@
-"""The process of one contestant: builds its workload on request, times it in its turn, sleeps in between.
+"""The process of one contestant: builds its workload on request, times or calls it when told, else sleeps.
 
 A worker answers every request with ``(succeeded, answer)``. It blocks on its pipe between turns, and ends
 when told to (``None``) or when the coordinator is gone.
@@ -37,6 +37,8 @@ def serve(pipe: Connection, log_path: str) -> None:
                 workload = pickle.loads(argument)()
                 run = workload.run
                 answer: Any = workload.facts
+            elif kind == "call":
+                answer = run()
             else:
                 answer = time_calls(run, argument)
         except Exception as error:  # a contestant's failure is a result, not the end of the run

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from benchmarks.naming import is_ours, split_name
+from convfirst_ext.bench.naming import is_ours, split_name
 
 _FILE_WIDTH = 400
 
@@ -114,7 +114,7 @@ def _print_mean(name: str, records: Sequence[dict[str, Any]], console: Console) 
 
 
 def main() -> None:
-    """Prints the table of existing results files: ``python -m benchmarks.tables FILE...``."""
+    """Prints the table of existing results files: ``python -m convfirst_ext.bench.tables FILE...``."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("files", type=Path, nargs="+")
     for path in parser.parse_args().files:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
+_REPOSITORY = Path(__file__).resolve().parents[2]
 _PACKAGES = ("convfirst_ext", "torch", "torchvision", "timm", "onnxruntime", "onnx", "openvino", "numpy")
 _ISA_FLAGS = re.compile(r"^(avx|avx2|fma|f16c|avx512\w*|avx_vnni|amx_\w+|asimd\w*|sve\w*)$")
 
@@ -55,7 +55,12 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any]:
-    """Returns the checkout's commit and whether tracked or new files other than results differ from it."""
+    """Returns the checkout's commit and whether tracked or new files other than results differ from it.
+
+    An installed package has neither, even where it lies inside some other repository.
+    """
+    if _git("ls-files", "--error-unmatch", __file__) is None:
+        return {"hash": None, "dirty": None}
     head = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
     return {"hash": head, "dirty": None if changes is None else bool(changes)}

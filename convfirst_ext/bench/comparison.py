@@ -1,89 +1,70 @@
-"""What the networks and layers scripts share: time every case with every contestant, keep, print and plot."""
+"""What the benchmark scripts and `convfirst bench` share: time every case with everybody, keep, print and plot."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.cases import Case, prepare
-from benchmarks.ceilings import Ceilings, measure_ceilings
-from benchmarks.macs import Work, count_work
-from benchmarks.naming import is_ours, split_name
-from benchmarks.peers import RUNTIMES, check_names, contestants_for
-from benchmarks.plots import plot_records
-from benchmarks.results import DEFAULT_DIRECTORY, ResultFile
-from benchmarks.tables import print_tables
-from benchmarks.timer import Schedule, Timing, speedup_in_turns, steps_of, take_turns
+from convfirst_ext.bench.cases import Case, prepare
+from convfirst_ext.bench.ceilings import Ceilings, measure_ceilings
+from convfirst_ext.bench.macs import Work, count_work
+from convfirst_ext.bench.naming import is_ours, split_name
+from convfirst_ext.bench.options import Options
+from convfirst_ext.bench.peers import RUNTIMES, contestants_for
+from convfirst_ext.bench.plots import plot_records
+from convfirst_ext.bench.results import ResultFile
+from convfirst_ext.bench.tables import print_tables
+from convfirst_ext.bench.timer import Schedule, Timing, speedup_in_turns, steps_of, take_turns
+from convfirst_ext.bench.worker import describe_error
 
 
-def add_arguments(parser: argparse.ArgumentParser, batch: list[int] | None, runtimes: list[str]) -> None:
-    """Adds the options both scripts have; ``batch`` None means that each case has its own."""
-    parser.add_argument("--batch", type=int, nargs="+", default=batch, help="batch sizes")
-    parser.add_argument("--threads", type=int, default=2, help="threads in every runtime")
-    parser.add_argument("--rounds", type=int, default=8, help="turns each contestant gets")
-    parser.add_argument("--turn-seconds", type=float, default=0.4, help="length of a turn")
-    parser.add_argument("--runtimes", nargs="+", default=runtimes, help=f"of {', '.join(RUNTIMES)}")
-    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="of float32, bfloat16, float16")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and the order of turns")
-    parser.add_argument("--output", type=Path, default=DEFAULT_DIRECTORY, help="folder for the JSON and the plot")
-    parser.add_argument("--resume", type=Path, help="go on with this interrupted results file")
-
-
-def run_comparison(benchmark: str, cases: Sequence[Case], options: argparse.Namespace) -> ResultFile:
+def run_comparison(benchmark: str, cases: Sequence[Case], options: Options) -> ResultFile:
     """Times one case after the other; the results file is whole after each, so an interrupt loses one case.
 
     Raises:
         ValueError: an option is out of range, or the file to resume does not fit this run.
     """
-    check_options(options)
+    options.check()
+    end = None if options.seconds is None else time.monotonic() + options.seconds
     console = Console()
     file, ceilings = _open_results(benchmark, options, console)
-    schedule = Schedule(rounds=options.rounds, turn_seconds=options.turn_seconds, seed=options.seed)
     waiting = [case for case in cases if not file.has(case=case.name, batch=case.batch)]
     try:
-        _time_cases(waiting, file, ceilings, schedule, options, console)
-        raise_ceilings(file, measure_ceilings(options.threads))
+        _time_cases(waiting, file, ceilings, options, end, console)
+        if end is None:
+            raise_ceilings(file, measure_ceilings(options.threads))
     except KeyboardInterrupt:
-        console.print(f"interrupted; go on later with --resume {file.path}", soft_wrap=True)
+        hint = f"go on later with --resume {file.path}" if options.can_resume else f"{file.path} has what was timed"
+        console.print(f"interrupted; {hint}", soft_wrap=True)
         sys.exit(130)
+    _show(file, console)
+    return file
+
+
+def _show(file: ResultFile, console: Console) -> None:
     if file.records:
         print_tables(file.content, console)
         plot_path = file.path.with_suffix(".png")
         plot_records(file.content, plot_path)
         console.print(f"[bold]{plot_path}[/bold]", soft_wrap=True)
     console.print(f"[bold]{file.path}[/bold]", soft_wrap=True)
-    return file
 
 
-def check_options(options: argparse.Namespace) -> None:
-    """Raises ValueError for the first option that is out of range, before anything is timed."""
-    for name in ("threads", "rounds"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
-    if options.turn_seconds <= 0:
-        raise ValueError(f"--turn-seconds must be positive, got {options.turn_seconds}")
-    if any(batch < 1 for batch in options.batch or []):
-        raise ValueError(f"--batch must be at least 1, got {options.batch}")
-    check_names("--runtimes", options.runtimes, list(RUNTIMES))
-    check_names("--dtypes", options.dtypes, ["float32", "bfloat16", "float16"])
-
-
-def _open_results(benchmark: str, options: argparse.Namespace, console: Console) -> tuple[ResultFile, Ceilings]:
-    kept = ("threads", "rounds", "turn_seconds", "runtimes", "dtypes", "seed", "size")
-    settings = {name: getattr(options, name) for name in kept if hasattr(options, name)}
+def _open_results(benchmark: str, options: Options, console: Console) -> tuple[ResultFile, Ceilings]:
     if options.resume:
-        file = ResultFile.resume(options.resume, benchmark, settings)
+        file = ResultFile.resume(options.resume, benchmark, options.settings)
         return file, Ceilings(**file.content["ceilings"])
     console.print("measuring this machine's ceilings")
-    ceilings = measure_ceilings(options.threads)
-    file = ResultFile.create(options.output, benchmark, settings=settings, ceilings=ceilings.to_json())
+    ceilings = measure_ceilings(options.threads, 0.4 if options.seconds is None else 0.1)
+    file = ResultFile.create(options.output, benchmark, settings=options.settings, ceilings=ceilings.to_json())
     return file, ceilings
 
 
@@ -91,30 +72,51 @@ def _time_cases(
     cases: Sequence[Case],
     file: ResultFile,
     ceilings: Ceilings,
-    schedule: Schedule,
-    options: argparse.Namespace,
+    options: Options,
+    end: float | None,
     console: Console,
 ) -> None:
+    schedule = Schedule(rounds=options.rounds, turn_seconds=options.turn_seconds, seed=options.seed)
     # auto_refresh would draw from a thread while a contestant is being timed.
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     contestants = sum(dtype in RUNTIMES[name].dtypes for name in options.runtimes for dtype in options.dtypes)
+    steps = steps_of(contestants, schedule)
     with Progress(*columns, console=console, auto_refresh=False) as progress:
-        bar = progress.add_task("starting", total=len(cases) * steps_of(contestants, schedule))
-        for case in cases:
+        bar = progress.add_task("starting", total=len(cases) * steps)
+        for index, case in enumerate(cases):
+            left = None if end is None else end - time.monotonic()
+            if index and left is not None and left <= 0:
+                out = ", ".join(case.title for case in cases[index:])
+                progress.console.print(f"left out, as the {options.seconds:g} s are used up: {out}", soft_wrap=True)
+                break
 
             def step(text: str, case: Case = case) -> None:
                 progress.update(bar, advance=1, description=f"{case.title}, {text}", refresh=True)
 
             progress.update(bar, description=f"{case.title}, preparing", refresh=True)
-            with tempfile.TemporaryDirectory(prefix="convfirst-case-") as directory:
-                prepared = prepare(case, Path(directory), options.seed)
-                timings = take_turns(
-                    contestants_for(prepared, options.runtimes, options.dtypes, options.threads),
-                    schedule,
-                    step,
-                )
-            file.add(make_record(case, timings, ceilings))
-            _report_failures(case, timings, progress.console)
+            share = None if left is None else left / (len(cases) - index)
+            timings = _time_case(case, options, replace(schedule, seconds=share), step, progress.console)
+            if timings:
+                file.add(make_record(case, timings, ceilings))
+            # A budget may have cost some rounds.
+            progress.update(bar, completed=(index + 1) * steps, refresh=True)
+
+
+def _time_case(
+    case: Case, options: Options, schedule: Schedule, step: Callable[[str], None], console: Console
+) -> dict[str, Timing]:
+    """Returns every contestant's timing, none where the network itself cannot run on that input."""
+    with tempfile.TemporaryDirectory(prefix="convfirst-case-") as directory:
+        try:
+            prepared = prepare(case, Path(directory), options.seed)
+        except Exception as error:  # any network can be asked for, with any size of images
+            text = f"{case.title} left out, PyTorch itself cannot run it: {describe_error(error)}"
+            console.print(text, markup=False, soft_wrap=True)
+            return {}
+        contestants = contestants_for(prepared, options.runtimes, options.dtypes, options.threads)
+        timings = take_turns(contestants, schedule, step)
+    _report_failures(case, timings, console)
+    return timings
 
 
 def make_record(case: Case, timings: dict[str, Timing], ceilings: Ceilings) -> dict[str, Any]:

@@ -13,13 +13,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.worker import serve
+from convfirst_ext.bench.worker import serve
+
+_SHORTEST_TURN = 0.1
+_FEWEST_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,11 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often and how long the contestants take turns; every time is in seconds."""
+    """How often and how long the contestants take turns; every time is in seconds.
+
+    ``seconds``, where given, is about what all of it may take: once the contestants are built, rounds become fewer
+    and turns shorter to fit into what is left of it, down to two rounds of short turns.
+    """
 
     rounds: int = 8
     turn_seconds: float = 0.4
@@ -49,6 +56,14 @@ class Schedule:
     build_timeout_seconds: float = 900.0
     turn_timeout_seconds: float = 300.0
     seed: int = 0
+    seconds: float | None = None
+
+    def fitted(self, contestants: int, seconds: float) -> Schedule:
+        """Returns the schedule with rounds and turns that fit into ``seconds``, as far as there are any."""
+        fitting = int(seconds / (max(1, contestants) * (self.pause_seconds + _SHORTEST_TURN)))
+        rounds = min(self.rounds, max(_FEWEST_ROUNDS, fitting))
+        turn = seconds / (max(1, contestants) * rounds) - self.pause_seconds
+        return replace(self, rounds=rounds, turn_seconds=min(self.turn_seconds, max(_SHORTEST_TURN, turn)))
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,7 @@ class _Seat:
         self.name = contestant.name
         self.facts: dict[str, Any] = {}
         self.rounds: list[list[float]] = []
+        self.answers: list[Any] = []
         self.error: str | None = None
         self._log_path = log_path
         self._pickled_build = pickle.dumps(contestant.build)
@@ -89,8 +105,11 @@ class _Seat:
         self._process.start()
         worker_end.close()
 
-    def build(self, timeout: float) -> None:
-        self._attempt(lambda: self.facts.update(self._ask(("build", self._pickled_build), timeout)))
+    def start_build(self) -> None:
+        self._attempt(lambda: self._send(("build", self._pickled_build)))
+
+    def finish_build(self, timeout: float) -> None:
+        self._attempt(lambda: self.facts.update(self._receive("build", timeout)))
 
     def warm_up(self, seconds: float, timeout: float) -> None:
         self._attempt(lambda: self._ask(("turn", seconds), timeout))
@@ -98,12 +117,18 @@ class _Seat:
     def take_turn(self, seconds: float, timeout: float) -> None:
         self._attempt(lambda: self.rounds.append(self._ask(("turn", seconds), timeout)))
 
-    def leave(self) -> None:
-        """Ends the process, politely first."""
+    def call(self, timeout: float) -> None:
+        self._attempt(lambda: self.answers.append(self._ask(("call", None), timeout)))
+
+    def dismiss(self) -> None:
+        """Asks the process to end."""
         try:
             self._pipe.send(None)
         except (BrokenPipeError, OSError):
             pass
+
+    def leave(self) -> None:
+        """Ends the process, which was dismissed."""
         self._process.join(timeout=2.0)
         if self._process.is_alive():
             self._process.kill()
@@ -135,10 +160,19 @@ class _Seat:
             self._process.kill()
 
     def _ask(self, request: tuple[str, object], timeout: float) -> Any:
+        self._send(request)
+        return self._receive(request[0], timeout)
+
+    def _send(self, request: tuple[str, object]) -> None:
         try:
             self._pipe.send(request)
+        except OSError:
+            raise ContestantFailure(self._cause_of_death()) from None
+
+    def _receive(self, kind: str, timeout: float) -> Any:
+        try:
             if not self._pipe.poll(timeout):
-                raise ContestantFailure(f"no answer to '{request[0]}' within {timeout:g} s")
+                raise ContestantFailure(f"no answer to '{kind}' within {timeout:g} s")
             succeeded, answer = self._pipe.recv()
         except (EOFError, OSError):
             raise ContestantFailure(self._cause_of_death()) from None
@@ -174,6 +208,8 @@ class Table:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         for seat in self.seats:
+            seat.dismiss()
+        for seat in self.seats:
             seat.leave()
         self._logs.cleanup()
 
@@ -195,11 +231,21 @@ def take_turns(
     """
     schedule = schedule or Schedule()
     order = random.Random(schedule.seed)
+    start = time.monotonic()
     with Table(contestants) as seats:
+        if schedule.seconds is not None:  # in a hurry: nothing is timed yet, so they may disturb each other
+            for seat in seats:
+                seat.start_build()
         for seat in seats:
-            seat.build(schedule.build_timeout_seconds)
-            seat.warm_up(schedule.warmup_seconds, schedule.turn_timeout_seconds)
+            if schedule.seconds is None:
+                seat.start_build()
+            seat.finish_build(schedule.build_timeout_seconds)
             on_step(f"{seat.name}: built")
+        for seat in seats:
+            seat.warm_up(schedule.warmup_seconds, schedule.turn_timeout_seconds)
+        if schedule.seconds is not None:
+            working = sum(seat.error is None for seat in seats)
+            schedule = schedule.fitted(working, schedule.seconds - (time.monotonic() - start))
         for number in range(schedule.rounds):
             for seat in order.sample(seats, len(seats)):
                 if seat.error is None:
@@ -210,7 +256,7 @@ def take_turns(
 
 
 def steps_of(contestants: int, schedule: Schedule) -> int:
-    """Returns how many times ``take_turns`` calls ``on_step``."""
+    """Returns how many times ``take_turns`` calls ``on_step``, where it is not short of time."""
     return contestants * (1 + schedule.rounds)
 
 
@@ -221,3 +267,21 @@ def speedup_in_turns(ours: Timing, peer: Timing) -> float:
     """
     ratios = [theirs / mine for mine, theirs in zip(ours.round_min_ms, peer.round_min_ms, strict=True)]
     return statistics.median(ratios)
+
+
+def ask_once(contestant: Contestant, pause_seconds: float = 0.2, timeout_seconds: float = 900.0) -> Any:
+    """Returns what one call of the workload returns, in a fresh process that ends with it.
+
+    For workloads that time something themselves, such as a first call.
+
+    Raises:
+        ContestantFailure: it could not be built or called.
+    """
+    with Table([contestant]) as (seat,):
+        seat.start_build()
+        seat.finish_build(timeout_seconds)
+        time.sleep(pause_seconds)
+        seat.call(timeout_seconds)
+        if seat.error is not None:
+            raise ContestantFailure(seat.error)
+        return seat.answers[0]
