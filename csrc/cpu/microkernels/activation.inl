@@ -1,34 +1,35 @@
-// Activations on a Vec. exp(x) = 2^n * 2^r with n whole and |r| <= 1/2, where 2^r is a polynomial fitted for the least
-// relative error (2e-7); erf is Abramowitz and Stegun 7.1.26 (1.5e-7 absolute). All within 5e-7 of the true value,
-// relative above one and absolute below.
+// Activations on a Vec. exp(x) = 2^(n/16) 2^(f/16) with n whole and |f| <= 1/2: the first factor comes from a table of
+// sixteen, the second is a cubic. GELU is max(x, 0) less a remainder that depends on |x| only, a table of cubics. All
+// within 5e-7 of the true value, relative above one and absolute below.
 
-// exp(-x); x below -87 is held there, so that the result stays finite.
+// Adding it rounds to a whole number, whose lowest bits are then the sum's.
+constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
+
+// exp(-x); |x| above 87 is held there, so that the result stays finite.
 CONVFIRST_INLINE Vec exponential_of_minus(Vec x) {
-  const Vec power = Vec::at_most(Vec::set1(126.0f), x * Vec::set1(-1.44269504f));
-  const Vec n = Vec::round(power);
-  const Vec r = power - n;
-  Vec p = Vec::set1(0.00132647271f);
-  p = Vec::fma(p, r, Vec::set1(0.00967151286f));
-  p = Vec::fma(p, r, Vec::set1(0.0555073375f));
-  p = Vec::fma(p, r, Vec::set1(0.240222421f));
-  p = Vec::fma(p, r, Vec::set1(0.693146978f));
-  p = Vec::fma(p, r, Vec::set1(1.0f));
-  return Vec::scale_by_power(p, n);
+  const Vec held = Vec::at_most(Vec::set1(87.0f), Vec::at_least(Vec::set1(-87.0f), x));
+  const Vec rounder = Vec::set1(kRounder), factor = Vec::set1(-23.0831207f);  // -16 log2(e)
+  const Vec sum = Vec::fma(held, factor, rounder);
+  const Vec f = Vec::fma(held, factor, rounder - sum);
+  Vec p = Vec::set1(1.35508e-5f);  // (ln(2) / 16)^k / k!
+  p = Vec::fma(p, f, Vec::set1(9.38384793e-4f));
+  p = Vec::fma(p, f, Vec::set1(0.0433216988f));
+  p = Vec::fma(p, f, Vec::set1(1.0f));
+  return p * Vec::sixteenth_power(sum, kActivationTables.sixteenth_powers);
 }
 
 CONVFIRST_INLINE Vec sigmoid(Vec x) { return Vec::reciprocal(Vec::set1(1.0f) + exponential_of_minus(x)); }
 
-CONVFIRST_INLINE Vec error_function(Vec x) {
-  const Vec magnitude = Vec::at_most(Vec::set1(10.0f), Vec::abs(x));  // erf(10) is 1
-  const Vec one = Vec::set1(1.0f);
-  const Vec t = Vec::reciprocal(Vec::fma(magnitude, Vec::set1(0.3275911f), one));
-  Vec p = Vec::set1(1.061405429f);
-  p = Vec::fma(p, t, Vec::set1(-1.453152027f));
-  p = Vec::fma(p, t, Vec::set1(1.421413741f));
-  p = Vec::fma(p, t, Vec::set1(-0.284496736f));
-  p = Vec::fma(p, t, Vec::set1(0.254829592f));
-  const Vec tail = p * t * exponential_of_minus(magnitude * magnitude);
-  return Vec::copy_sign(one - tail, x);
+CONVFIRST_INLINE Vec less_remainder(Vec x, const CubicTable& table) {
+  const Vec rounder = Vec::set1(kRounder), scale = Vec::set1(table.scale);
+  const Vec magnitude = Vec::at_most(Vec::set1(table.limit), Vec::abs(x));
+  const Vec sum = Vec::fma(magnitude, scale, rounder);
+  const Vec f = Vec::fma(magnitude, scale, rounder - sum);
+  Vec p = Vec::look_up(table.coefficients[3], sum);
+  p = Vec::fma(p, f, Vec::look_up(table.coefficients[2], sum));
+  p = Vec::fma(p, f, Vec::look_up(table.coefficients[1], sum));
+  p = Vec::fma(p, f, Vec::look_up(table.coefficients[0], sum));
+  return Vec::at_least(Vec::zero(), x) - p;
 }
 
 CONVFIRST_INLINE Vec bounded_ramp(Vec x) {  // hardsigmoid: clamp(x / 6 + 1 / 2, 0, 1)
@@ -44,14 +45,8 @@ CONVFIRST_INLINE Vec activated(Vec x) {
   }
   if constexpr (kActivation == Activation::kSilu) return x * sigmoid(x);
   if constexpr (kActivation == Activation::kHardswish) return x * bounded_ramp(x);
-  if constexpr (kActivation == Activation::kGelu) {
-    return Vec::set1(0.5f) * x * (Vec::set1(1.0f) + error_function(x * Vec::set1(0.70710678f)));
-  }
-  if constexpr (kActivation == Activation::kGeluTanh) {
-    // x / 2 (1 + tanh u) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
-    const Vec cubic = Vec::fma(x * x * x, Vec::set1(0.044715f), x);
-    return x * sigmoid(cubic * Vec::set1(1.59576912f));
-  }
+  if constexpr (kActivation == Activation::kGelu) return less_remainder(x, kActivationTables.gelu);
+  if constexpr (kActivation == Activation::kGeluTanh) return less_remainder(x, kActivationTables.gelu_tanh);
   if constexpr (kActivation == Activation::kSigmoid) return sigmoid(x);
   if constexpr (kActivation == Activation::kHardsigmoid) return bounded_ramp(x);
   return x;

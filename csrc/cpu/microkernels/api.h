@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "activation_tables.h"
+
 namespace convfirst {
 
 // Every kernel works on blocks of 16 fp32 lanes, whatever the register width: packed weights and hidden

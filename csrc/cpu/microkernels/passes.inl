@@ -69,13 +69,14 @@ void scale(float* values, int64_t pixels, const float* factors) {
   for (int64_t p = 0; p < pixels; ++p) (Vec::load(values + p * kLanes) * f).store(values + p * kLanes);
 }
 
-// Lanes added in one order on every machine.
+// Lanes added in one order, by halves, on every machine.
 CONVFIRST_INLINE float sum_of_lanes(Vec v) {
   float lanes[kLanes];
   v.store(lanes);
-  float total = 0.0f;
-  for (int i = 0; i < kLanes; ++i) total += lanes[i];
-  return total;
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
 }
 
 // The deviations of a block that has only `lanes` channels; zero in the others.

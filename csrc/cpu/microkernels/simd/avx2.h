@@ -56,17 +56,16 @@ struct Vec {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_andnot_ps(sign, x.lo), _mm256_andnot_ps(sign, x.hi)};
   }
-  CONVFIRST_INLINE static Vec copy_sign(Vec magnitude, Vec sign) {
-    const __m256 bit = _mm256_set1_ps(-0.0f);
-    return {_mm256_or_ps(_mm256_andnot_ps(bit, magnitude.lo), _mm256_and_ps(bit, sign.lo)),
-            _mm256_or_ps(_mm256_andnot_ps(bit, magnitude.hi), _mm256_and_ps(bit, sign.hi))};
+  // 2^(n/16), n being the whole number in the low bits of a sum with kRounder.
+  CONVFIRST_INLINE static Vec sixteenth_power(Vec sum, const int32_t* table) {
+    return {sixteenth_power(_mm256_castps_si256(sum.lo), table), sixteenth_power(_mm256_castps_si256(sum.hi), table)};
   }
-  CONVFIRST_INLINE static Vec round(Vec x) {
-    return {_mm256_round_ps(x.lo, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
-            _mm256_round_ps(x.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  // table[n] of 32 entries, n as above.
+  CONVFIRST_INLINE static Vec look_up(const float* table, Vec sum) {
+    const __m256i low_bits = _mm256_set1_epi32(31);
+    return {_mm256_i32gather_ps(table, _mm256_and_si256(_mm256_castps_si256(sum.lo), low_bits), 4),
+            _mm256_i32gather_ps(table, _mm256_and_si256(_mm256_castps_si256(sum.hi), low_bits), 4)};
   }
-  // x * 2^n for an integral n, in two factors so that results below the normal range are reached.
-  CONVFIRST_INLINE static Vec scale_by_power(Vec x, Vec n) { return {scale(x.lo, n.lo), scale(x.hi, n.hi)}; }
   // Lanes 0..7 become lane k, lanes 8..15 lane 8 + k.
   template <int k>
   CONVFIRST_INLINE static Vec spread_in_groups(Vec x) {
@@ -96,12 +95,8 @@ struct Vec {
     const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xD8);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), pairs);
   }
-  CONVFIRST_INLINE static __m256 power(__m256i n) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
-  }
-  CONVFIRST_INLINE static __m256 scale(__m256 x, __m256 n) {
-    const __m256i whole = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_set1_ps(-252.0f), n));
-    const __m256i half = _mm256_srai_epi32(whole, 1);
-    return _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(_mm256_sub_epi32(whole, half)));
+  CONVFIRST_INLINE static __m256 sixteenth_power(__m256i bits, const int32_t* table) {
+    const __m256i part = _mm256_i32gather_epi32(table, _mm256_and_si256(bits, _mm256_set1_epi32(15)), 4);
+    return _mm256_castsi256_ps(_mm256_add_epi32(part, _mm256_slli_epi32(bits, 19)));
   }
 };

@@ -51,15 +51,16 @@ struct Vec {
   CONVFIRST_INLINE static Vec at_least(Vec bound, Vec x) { return {_mm512_max_ps(bound.v, x.v)}; }
   CONVFIRST_INLINE static Vec at_most(Vec bound, Vec x) { return {_mm512_min_ps(bound.v, x.v)}; }
   CONVFIRST_INLINE static Vec abs(Vec x) { return {_mm512_abs_ps(x.v)}; }
-  CONVFIRST_INLINE static Vec copy_sign(Vec magnitude, Vec sign) {
-    return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude.v), _mm512_castps_si512(sign.v),
-                                                          _mm512_set1_epi32(INT32_MIN), 0xD8))};
+  // 2^(n/16), n being the whole number in the low bits of a sum with kRounder.
+  CONVFIRST_INLINE static Vec sixteenth_power(Vec sum, const int32_t* table) {
+    const __m512i bits = _mm512_castps_si512(sum.v);
+    const __m512i part = _mm512_permutexvar_epi32(bits, _mm512_load_si512(table));
+    return {_mm512_castsi512_ps(_mm512_add_epi32(part, _mm512_slli_epi32(bits, 19)))};
   }
-  CONVFIRST_INLINE static Vec round(Vec x) {
-    return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  // table[n] of 32 entries, n as above.
+  CONVFIRST_INLINE static Vec look_up(const float* table, Vec sum) {
+    return {_mm512_permutex2var_ps(_mm512_load_ps(table), _mm512_castps_si512(sum.v), _mm512_load_ps(table + 16))};
   }
-  // x * 2^n for an integral n.
-  CONVFIRST_INLINE static Vec scale_by_power(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
   // Lanes 0..7 become lane k, lanes 8..15 lane 8 + k.
   template <int k>
   CONVFIRST_INLINE static Vec spread_in_groups(Vec x) {

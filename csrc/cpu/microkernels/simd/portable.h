@@ -67,20 +67,19 @@ struct Vec {
   CONVFIRST_INLINE static Vec abs(Vec x) {
     return map([&](int i) { return (Quad)((QuadBits)x.q[i] & INT32_MAX); });
   }
-  CONVFIRST_INLINE static Vec copy_sign(Vec magnitude, Vec sign) {
-    return map([&](int i) { return select((QuadBits)sign.q[i] < 0, -magnitude.q[i], magnitude.q[i]); });
-  }
-  CONVFIRST_INLINE static Vec round(Vec x) {
-    // Adding 1.5 * 2^23 leaves no fraction bits; |x| < 2^22 here (exponents of exp).
-    const float magic = 12582912.0f;
-    return map([&](int i) { return (x.q[i] + magic) - magic; });
-  }
-  // x * 2^n for an integral n, in two factors so that results below the normal range are reached.
-  CONVFIRST_INLINE static Vec scale_by_power(Vec x, Vec n) {
+  // 2^(n/16), n being the whole number in the low bits of a sum with kRounder.
+  CONVFIRST_INLINE static Vec sixteenth_power(Vec sum, const int32_t* table) {
     return map([&](int i) {
-      const QuadBits whole = __builtin_convertvector(at_least(set1(-252.0f), n).q[i], QuadBits);
-      const QuadBits half = whole >> 1;
-      return x.q[i] * power(half) * power(whole - half);
+      const QuadBits bits = (QuadBits)sum.q[i], low = bits & 15;
+      const QuadBits part = {table[low[0]], table[low[1]], table[low[2]], table[low[3]]};
+      return (Quad)(part + (bits << 19));
+    });
+  }
+  // table[n] of 32 entries, n as above.
+  CONVFIRST_INLINE static Vec look_up(const float* table, Vec sum) {
+    return map([&](int i) {
+      const QuadBits low = (QuadBits)sum.q[i] & 31;
+      return Quad{table[low[0]], table[low[1]], table[low[2]], table[low[3]]};
     });
   }
   // Lanes 0..7 become lane k, lanes 8..15 lane 8 + k.
@@ -107,7 +106,6 @@ struct Vec {
     return bits;
   }
   CONVFIRST_INLINE static Quad quad(const float* p) { return *reinterpret_cast<const UnalignedQuad*>(p); }
-  CONVFIRST_INLINE static Quad power(QuadBits n) { return (Quad)((n + 127) << 23); }
   CONVFIRST_INLINE static Quad select(QuadBits choose, Quad yes, Quad no) {
     return (Quad)((choose & (QuadBits)yes) | (~choose & (QuadBits)no));
   }
