@@ -106,7 +106,7 @@ class Runner {
         p.hidden = scratch.rows, p.hidden_block = pixels * kLanes, p.first = first, p.count = count;
         p.sums = scratch.sums + (chunked ? (y - y0) * block_.out_w * kLanes : 0), p.sum_block = sum_block;
         p.taps = scratch.taps, p.pixels = pixels, p.position = n * pixels_ + y * block_.out_w;
-        p.block = 0, p.blocks = block_.out_blocks();
+        p.block = 0, p.blocks = block_.out_blocks(), p.weights = block_.project_weights;
         project(p);
       }
     }
@@ -173,39 +173,58 @@ class Runner {
     const int64_t hidden = padded_hidden(), kept = hidden * pixels_;
     const int64_t se_floats =
         squeezes ? hidden * (block_.out_h + 3) + ceil_div(block_.se.squeezed, kLanes) * kLanes : 0;
-    float* hidden_image = call_scratch(kept + se_floats);
+    const int64_t gated = squeezes && gates_weights() ? block_.out_blocks() * block_.hidden * kLanes : 0;
+    float* hidden_image = call_scratch(kept + se_floats + gated);
     float* row_sums = hidden_image + kept;
-    for_each_task(chunk_count(),
-                  [&](int64_t chunk) { convolve_chunk(n, chunk, hidden_image, squeezes ? row_sums : nullptr); });
+    for_each_task(plan_.bands * chunk_count(), [&](int64_t task) {
+      const int64_t band = task / chunk_count(), y0 = block_.out_h * band / plan_.bands;
+      const int64_t y1 = block_.out_h * (band + 1) / plan_.bands;
+      convolve_chunk(n, task % chunk_count(), y0, y1, hidden_image, squeezes ? row_sums : nullptr);
+    });
     if (squeezes) {
       float* totals = row_sums + hidden * block_.out_h;
       float* gate = totals + hidden;
       add_row_sums(row_sums, totals);
       excite(kernels_, block_, totals, pixels_, gate + hidden, gate);
+      if (gates_weights()) return project_image(n, hidden_image, gated_weights(gate, row_sums + se_floats));
       for_each_task(chunk_count(), [&](int64_t chunk) {
         const int64_t first = chunk * plan_.hidden_blocks;
         apply_gate(hidden_image + first * pixels_ * kLanes, pixels_, first,
                    std::min(plan_.hidden_blocks, hidden_blocks_ - first), gate);
       });
     }
-    project_image(n, hidden_image);
+    project_image(n, hidden_image, block_.project_weights);
   }
 
-  void convolve_chunk(int64_t n, int64_t chunk, float* hidden_image, float* row_sums) const {
+  void convolve_chunk(int64_t n, int64_t chunk, int64_t y0, int64_t y1, float* hidden_image, float* row_sums) const {
     HiddenTile tile(block_, plan_, kernels_);
     float* scratch = task_scratch(tile.scratch_floats());
     const int64_t first = chunk * plan_.hidden_blocks, count = std::min(plan_.hidden_blocks, hidden_blocks_ - first);
     const int64_t block_floats = pixels_ * kLanes;
     tile.begin(n, first, count, scratch);
-    for (int64_t y = 0; y < block_.out_h; y += plan_.row_group) {
-      const int64_t end = std::min(block_.out_h, y + plan_.row_group);
+    for (int64_t y = y0; y < y1; y += plan_.row_group) {
+      const int64_t end = std::min(y1, y + plan_.row_group);
       float* rows = hidden_image + first * block_floats + y * block_.out_w * kLanes;
       tile.convolve(y, end, rows, block_floats);
       if (row_sums) sum_rows(rows, block_floats, y, end, first, count, row_sums);
     }
   }
 
-  void project_image(int64_t n, const float* hidden_image) const {
+  // The gate scales hidden channels: those of an image's activations, or of the projection's weights where these are
+  // fewer.
+  bool gates_weights() const { return block_.out_blocks() * kLanes < pixels_; }
+
+  const float* gated_weights(const float* gate, float* out) const {
+    share_tasks(block_.out_blocks(), [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t start = i * block_.hidden * kLanes;
+        kernels_.rescale(block_.project_weights + start, block_.hidden, gate, out + start);
+      }
+    });
+    return out;
+  }
+
+  void project_image(int64_t n, const float* hidden_image, const float* weights) const {
     constexpr int64_t kTaskPixels = 28;
     const int64_t threads = thread_count();
     const bool by_pixels = pixels_ >= threads * kTaskPixels;
@@ -222,6 +241,7 @@ class Runner {
       p.taps = reinterpret_cast<int64_t*>(base);
       p.sums = base + tap_floats, p.sum_block = count * kLanes;
       p.pixels = count, p.position = n * pixels_ + first, p.block = begin, p.blocks = end - begin;
+      p.weights = weights;
       if (p.blocks > 0 && count > 0) project(p);
     });
   }
@@ -232,6 +252,7 @@ class Runner {
     const float* hidden;  // [hidden block][pixel][16]
     int64_t hidden_block;
     int64_t first, count;  // hidden blocks taken now
+    const float* weights;  // packed, of all output blocks
     float* sums;           // [out block][pixel][16], partial sums or fp32 results to be finished
     int64_t sum_block;
     int64_t* taps;
@@ -256,7 +277,7 @@ class Runner {
     const void* residual = block_.residual ? offset(block_.residual, block_.in.storage, element) : nullptr;
     GemmArgs g{};
     g.a = p.hidden, g.a_stride = kLanes, g.taps = p.taps, g.tap_count = set_taps(p), g.depth = depth_;
-    g.b = block_.project_weights + (p.block * block_.hidden + p.first * kLanes) * kLanes;
+    g.b = p.weights + (p.block * block_.hidden + p.first * kLanes) * kLanes;
     g.b_block = block_.hidden * kLanes;
     g.init = starts ? block_.project_bias + p.block * kLanes : p.sums;
     g.init_stride = starts ? 0 : kLanes, g.init_block = starts ? kLanes : p.sum_block;

@@ -1,21 +1,28 @@
 // Squeeze-excite on the sums of one image: mean, bottleneck, gate.
 #include "fused_block.h"
+#include "parallel.h"
 
 namespace convfirst {
 namespace {
 
-// out = activation(weights * in + bias) for one pixel.
+constexpr int64_t kSharedProducts = 16384;  // fewer are done before another thread has come
+
+// out = activation(weights * in + bias) for one pixel; output blocks are shared.
 void dense_layer(const KernelTable& kernels, const float* in, int64_t inputs, const float* weights, const float* bias,
                  int64_t outputs, Activation activation, float* out) {
   static constexpr int64_t kNoOffset[] = {0};
   const Clamp clamp = clamp_of(activation);
   const int64_t blocks = ceil_div(outputs, kLanes);
-  GemmArgs g{};
-  g.a = in, g.taps = kNoOffset, g.tap_count = 1, g.depth = inputs;
-  g.b = weights, g.b_block = inputs * kLanes, g.init = bias, g.init_block = kLanes;
-  g.c = out, g.c_block = kLanes, g.low = clamp.low, g.high = clamp.high, g.last_lanes = kLanes;
-  multiply(kernels, g, 1, blocks);
-  if (!clamp.exact) kernels.activate(out, blocks, activation);
+  const auto run = [&](int64_t first, int64_t last) {
+    GemmArgs g{};
+    g.a = in, g.taps = kNoOffset, g.tap_count = 1, g.depth = inputs;
+    g.b = weights + first * inputs * kLanes, g.b_block = inputs * kLanes;
+    g.init = bias + first * kLanes, g.init_block = kLanes;
+    g.c = out + first * kLanes, g.c_block = kLanes, g.low = clamp.low, g.high = clamp.high, g.last_lanes = kLanes;
+    multiply(kernels, g, 1, last - first);
+    if (!clamp.exact) kernels.activate(g.c, last - first, activation);
+  };
+  inputs * blocks * kLanes < kSharedProducts ? run(0, blocks) : share_tasks(blocks, run);
 }
 
 }  // namespace

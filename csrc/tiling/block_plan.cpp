@@ -47,6 +47,9 @@ CacheSizes read_sizes() {
 // Output pixels of a row group: enough to fill the projection's register blocks several times over.
 constexpr int64_t kGroupPixels = 56;
 
+// Bands of fewer rows than this many kernel heights would expand too many rows twice.
+constexpr int64_t kBandSpans = 4;
+
 // A product in the spatial convolution takes about this much longer than one in a matrix product.
 constexpr double kSpatialCost = 1.5;
 // Products a core could have done while a byte of another core's cache arrives, and while threads meet once.
@@ -87,14 +90,15 @@ int64_t chunk_blocks(const BlockShape& s, const BlockPlan& plan, int64_t bytes, 
 }
 
 BlockPlan kept_plan(const BlockShape& s, const CacheSizes& caches, int64_t threads) {
-  BlockPlan plan{true, s.out_h, s.out_h, 0};
+  BlockPlan plan{true, s.out_h, s.out_h, 0, 1};
   if (s.out_h * s.out_w > 4 * kGroupPixels) plan.row_group = ceil_div(kGroupPixels, s.out_w);
-  plan.hidden_blocks = chunk_blocks(s, plan, caches.l2 / 4, threads);
+  if (s.squeezes && threads > 1 && s.out_h / threads >= kBandSpans * s.span_h) plan.bands = threads;
+  plan.hidden_blocks = chunk_blocks(s, plan, caches.l2 / 4, plan.bands > 1 ? 1 : threads);
   return plan;
 }
 
 BlockPlan strips_plan(const BlockShape& s, const CacheSizes& caches) {
-  BlockPlan plan{false, std::min(s.out_h, ceil_div(kGroupPixels, s.out_w)), s.out_h, 0};
+  BlockPlan plan{false, std::min(s.out_h, ceil_div(kGroupPixels, s.out_w)), s.out_h, 0, 1};
   plan.hidden_blocks = chunk_blocks(s, plan, caches.l2 / 2, 1);
   if (plan.hidden_blocks == hidden_blocks(s)) return plan;
   // Several chunks add to a strip's partial sums, which should stay cached from one to the next.

@@ -27,6 +27,7 @@ struct BlockPlan {
   int64_t row_group;      // output rows computed together
   int64_t strip_rows;     // output rows that share one pass over the hidden channels
   int64_t hidden_blocks;  // 16-channel blocks of the hidden tensor in flight
+  int64_t bands;          // parts of the rows that threads keep to themselves, 1: they share hidden channels
 };
 
 // A pure function of its arguments. Every plan computes the same bits: only the order of independent work changes.

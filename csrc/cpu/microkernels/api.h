@@ -115,6 +115,8 @@ using NormalizeKernel = void (*)(const NormalizeArgs&);
 
 using SumKernel = void (*)(const float* in, int64_t pixels, float* sum);
 using ScaleKernel = void (*)(float* values, int64_t pixels, const float* scale);
+// out[r][lane] = in[r][lane] * factors[r].
+using RescaleKernel = void (*)(const float* in, int64_t rows, const float* factors, float* out);
 
 constexpr int kTileWidths[] = {14, 8, 7, 4, 2, 1};
 constexpr int kTileWidthCount = 6;
@@ -138,6 +140,7 @@ struct KernelTable {
   ActivateKernel activate;
   SumKernel sum;
   ScaleKernel scale;
+  RescaleKernel rescale;
   NormalizeKernel normalize;
 };
 

@@ -26,6 +26,7 @@ constexpr Pass pass_named(const char* name) {
     case 'w': return Pass::kWiden;
     case 'a': return Pass::kActivate;
     case 'n': return Pass::kNormalize;
+    case 'r': return Pass::kRescale;
     default: return name[1] == 'u' ? Pass::kSum : Pass::kScale;
   }
 }

@@ -69,6 +69,10 @@ void scale(float* values, int64_t pixels, const float* factors) {
   for (int64_t p = 0; p < pixels; ++p) (Vec::load(values + p * kLanes) * f).store(values + p * kLanes);
 }
 
+void rescale(const float* in, int64_t rows, const float* factors, float* out) {
+  for (int64_t r = 0; r < rows; ++r) (Vec::load(in + r * kLanes) * Vec::set1(factors[r])).store(out + r * kLanes);
+}
+
 // Lanes added in one order, by halves, on every machine.
 CONVFIRST_INLINE float sum_of_lanes(Vec v) {
   float lanes[kLanes];

@@ -49,7 +49,7 @@ struct SpatialTrial {
 Trial gemm_trial(GemmKernel kernel, int rows, int blocks, Random& random, bool timing);
 Trial spatial_trial(SpatialKernel kernel, const SpatialTrial& kind, Random& random, bool timing);
 
-enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize };
+enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize, kRescale };
 Trial storage_trial(const KernelTable& table, Pass pass, Storage storage, Random& random, bool timing);
 Trial normalize_trial(const KernelTable& table, Random& random, bool timing);
 Trial plain_trial(const KernelTable& table, Pass pass, Random& random, bool timing);

@@ -1,4 +1,5 @@
 // Trials of the kernels that pass over a tile once: storage conversions, activations, squeeze sum and gate.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -157,7 +158,7 @@ Trial plain_trial(const KernelTable& table, Pass pass, Random& random, bool timi
   const int64_t pixels = timing ? 56 : 1 + random.below(9);
   auto values = std::make_shared<std::vector<float>>(random.integers(pixels * kLanes));
   auto before = std::make_shared<std::vector<float>>(*values);
-  auto lanes = std::make_shared<std::vector<float>>(random.integers(kLanes));
+  auto lanes = std::make_shared<std::vector<float>>(random.integers(std::max<int64_t>(kLanes, pixels)));
   auto lanes_before = std::make_shared<std::vector<float>>(*lanes);
   const KernelTable* t = &table;
   Trial trial;
@@ -165,6 +166,7 @@ Trial plain_trial(const KernelTable& table, Pass pass, Random& random, bool timi
   trial.run = [=] {
     if (pass == Pass::kActivate) t->activate(values->data(), pixels, Activation::kRelu6);
     if (pass == Pass::kSum) t->sum(values->data(), pixels, lanes->data());
+    if (pass == Pass::kRescale) t->rescale(before->data(), pixels, lanes->data(), values->data());
     if (pass == Pass::kScale) t->scale(values->data(), pixels, lanes->data());
   };
   trial.error = [=] {
@@ -173,6 +175,7 @@ Trial plain_trial(const KernelTable& table, Pass pass, Random& random, bool timi
       const int64_t lane = i % kLanes;
       if (pass == Pass::kActivate) expected[i] = std::fmin(6.0f, std::fmax(0.0f, expected[i]));
       if (pass == Pass::kSum) totals[lane] += expected[i];
+      if (pass == Pass::kRescale) expected[i] *= (*lanes_before)[i / kLanes];
       if (pass == Pass::kScale) expected[i] *= (*lanes_before)[lane];
     }
     const double error = std::fmax(worst(*values, expected), worst(*lanes, totals));
