@@ -149,7 +149,7 @@ class Runner {
     g.c_stride = direct ? block_.out_c : kLanes, g.c_block = direct ? kLanes : p.pixels * kLanes;
     g.residual = direct ? static_cast<const float*>(residual) : nullptr, g.residual_stride = block_.out_c;
     const Clamp none = clamp_of(Activation::kIdentity);
-    g.low = none.low, g.high = none.high, g.last_lanes = direct ? last_lanes : kLanes;
+    g.low = none.low, g.high = none.high, g.last_lanes = last_lanes;
     multiply(kernels_, g, p.pixels, p.blocks);
     if (!ends || direct) return;
     FinishArgs f{};

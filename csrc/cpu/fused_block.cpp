@@ -287,7 +287,7 @@ class Runner {
     const Clamp clamp = ends ? output_clamp_ : clamp_of(Activation::kIdentity);
     g.low = clamp.low, g.high = clamp.high;
     const bool tail = p.block + p.blocks == block_.out_blocks();
-    g.last_lanes = direct && tail ? block_.last_out_lanes() : kLanes;
+    g.last_lanes = tail ? block_.last_out_lanes() : kLanes;
     multiply(kernels_, g, p.pixels, p.blocks);
     if (!ends || direct) return;
     FinishArgs f{};

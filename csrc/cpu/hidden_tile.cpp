@@ -9,6 +9,11 @@
 #include "spatial_run.h"
 
 namespace convfirst {
+namespace {
+
+constexpr int64_t kRowsAtOnce = 8;
+
+}  // namespace
 
 HiddenTile::HiddenTile(const FusedBlock& block, const BlockPlan& plan, const KernelTable& kernels)
     : block_(block),
@@ -95,22 +100,31 @@ void HiddenTile::convolve(int64_t y0, int64_t y1, float* out, int64_t out_block)
   fill_until((y1 - 1) * w.stride_h - w.top + w.span_h() - 1, first_row);
   const int64_t inputs = block_.grouped8 ? 8 : 1;
   SpatialArgs s{};
+  s.out_row = block_.out_w * kLanes;
   s.in_stride = kLanes, s.out_stride = kLanes, s.lanes = kLanes, s.low = clamp_.low, s.high = clamp_.high;
   for (int64_t b = 0; b < count_; ++b) {
     s.weights = block_.conv_weights + (first_ + b) * w.kernel_h * w.kernel_w * inputs * kLanes;
     s.bias = block_.conv_bias + (first_ + b) * kLanes;
-    for (int64_t y = y0; y < y1; ++y) {
-      const float* rows[kMaxKernelRows];
-      for (int64_t ky = 0; ky < w.kernel_h; ++ky) {
-        const int64_t row = y * w.stride_h - w.top + ky * w.dilation_h;
-        rows[ky] = row < 0 || row >= block_.in.h ? nullptr : ring_row(row) + b * ring_block_;
-      }
-      s.rows = rows;
-      s.out = out + b * out_block + (y - y0) * block_.out_w * kLanes;
-      convolve_run(run_plan_, w, s, block_.out_w);
+    for (int64_t y = y0; y < y1; y += kRowsAtOnce) {
+      s.out = out + b * out_block + (y - y0) * s.out_row;
+      convolve_rows(b, y, std::min(y1, y + kRowsAtOnce), s);
     }
     if (!clamp_.exact) kernels_.activate(out + b * out_block, (y1 - y0) * block_.out_w, block_.activation);
   }
+}
+
+void HiddenTile::convolve_rows(int64_t block, int64_t y0, int64_t y1, SpatialArgs& s) {
+  const Window& w = block_.window;
+  const float* rows[kRowsAtOnce * kMaxKernelRows];
+  for (int64_t y = y0; y < y1; ++y) {
+    for (int64_t ky = 0; ky < w.kernel_h; ++ky) {
+      const int64_t row = y * w.stride_h - w.top + ky * w.dilation_h;
+      const bool outside = row < 0 || row >= block_.in.h;
+      rows[(y - y0) * w.kernel_h + ky] = outside ? nullptr : ring_row(row) + block * ring_block_;
+    }
+  }
+  s.rows = rows, s.runs = y1 - y0, s.rows_step = w.kernel_h;
+  convolve_run(run_plan_, w, s, block_.out_w);
 }
 
 }  // namespace convfirst

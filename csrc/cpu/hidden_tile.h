@@ -22,6 +22,7 @@ class HiddenTile {
  private:
   void fill_until(int64_t last_row, int64_t first_row);
   void fill_rows(int64_t row, int64_t rows);
+  void convolve_rows(int64_t block, int64_t y0, int64_t y1, SpatialArgs& s);
   void expand_rows(int64_t row, int64_t rows, float* target);
   float* ring_row(int64_t row) const { return ring_ + row % ring_rows_ * padded_w_ * kLanes; }
 

@@ -7,9 +7,9 @@
 namespace convfirst {
 namespace {
 
-int largest_rows(const KernelTable& kernels, int blocks) {
+int largest_rows(const GemmKernel* family) {
   for (int rows = kMaxGemmRows; rows > 0; --rows) {
-    if (kernels.gemm[blocks - 1][rows - 1]) return rows;
+    if (family[rows - 1]) return rows;
   }
   return 0;
 }
@@ -19,7 +19,7 @@ int largest_rows(const KernelTable& kernels, int blocks) {
 int64_t step_cost(int64_t rows, int64_t blocks) { return std::max<int64_t>({rows * blocks, rows + blocks, 8}); }
 
 int64_t product_cost(const KernelTable& kernels, int64_t pixels, int64_t blocks, int width) {
-  const int64_t largest = largest_rows(kernels, width);
+  const int64_t largest = largest_rows(kernels.gemm[width - 1]);
   if (!largest) return std::numeric_limits<int64_t>::max();
   const int64_t pieces = (pixels + largest - 1) / largest, rows = (pixels + pieces - 1) / pieces;
   const int64_t last = blocks % width;
@@ -38,9 +38,8 @@ int best_width(const KernelTable& kernels, int64_t pixels, int64_t blocks) {
   return best;
 }
 
-void multiply_blocks(const KernelTable& kernels, GemmArgs g, int64_t pixels, int width) {
-  const GemmKernel* family = kernels.gemm[width - 1];
-  const int64_t largest = largest_rows(kernels, width);
+void multiply_blocks(const GemmKernel* family, GemmArgs g, int64_t pixels) {
+  const int64_t largest = largest_rows(family);
   const int64_t pieces = (pixels + largest - 1) / largest, even = (pixels + pieces - 1) / pieces;
   for (int64_t left = pixels; left > 0;) {
     int64_t rows = std::min(left, even);
@@ -72,16 +71,18 @@ Clamp clamp_of(Activation activation) {
 
 void multiply(const KernelTable& kernels, const GemmArgs& g, int64_t pixels, int64_t blocks) {
   if (pixels <= 0 || blocks <= 0) return;
-  const int width = best_width(kernels, pixels, blocks);
-  for (int64_t block = 0; block < blocks; block += width) {
-    const int taken = static_cast<int>(std::min<int64_t>(width, blocks - block));
+  const int64_t whole = g.last_lanes <= kHalfLanes ? blocks - 1 : blocks;
+  const int width = best_width(kernels, pixels, whole);
+  for (int64_t block = 0; block < blocks;) {
+    const int64_t taken = block < whole ? std::min<int64_t>(width, whole - block) : 1;
     GemmArgs part = g;
     part.b += block * g.b_block;
     part.init += block * g.init_block;
     part.c += block * g.c_block;
     if (part.residual) part.residual += block * g.c_block;
     if (block + taken < blocks) part.last_lanes = kLanes;
-    multiply_blocks(kernels, part, pixels, taken);
+    multiply_blocks(block < whole ? kernels.gemm[taken - 1] : kernels.gemm_half, part, pixels);
+    block += taken;
   }
 }
 

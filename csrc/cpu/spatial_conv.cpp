@@ -111,6 +111,7 @@ class SpatialConv {
     const bool direct = conv_.stores_directly() && !conv_.residual;
     const int64_t inputs = grouped_ ? 8 : 1;
     SpatialArgs s{};
+    s.runs = 1;
     s.rows = rows, s.in_stride = in_stride;
     s.weights = conv_.weights + block * window_.kernel_h * window_.kernel_w * inputs * kLanes;
     s.bias = conv_.bias + block * kLanes;

@@ -40,16 +40,12 @@ RunPlan plan_run(const SpatialFamily& family, const Window& window, int64_t outp
 }
 
 void convolve_run(const RunPlan& plan, const Window& window, const SpatialArgs& args, int64_t outputs) {
-  const float* rows[kMaxKernelRows];
   SpatialArgs s = args;
   s.kernel_h = window.kernel_h, s.kernel_w = window.kernel_w;
   s.stride = window.stride_w, s.dilation = window.dilation_w;
-  if (plan.width == outputs) return plan.kernel(s);
-  s.rows = rows;
   for (int64_t done = 0; done < outputs;) {
     const int64_t x = std::min(done, outputs - plan.width);
-    const int64_t shift = x * window.stride_w * args.in_stride;
-    for (int64_t ky = 0; ky < window.kernel_h; ++ky) rows[ky] = args.rows[ky] ? args.rows[ky] + shift : nullptr;
+    s.in_offset = x * window.stride_w * args.in_stride;
     s.out = args.out + x * args.out_stride;
     plan.kernel(s);
     done = x + plan.width;

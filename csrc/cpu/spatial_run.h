@@ -15,8 +15,8 @@ struct RunPlan {
 };
 RunPlan plan_run(const SpatialFamily& family, const Window& window, int64_t outputs);
 
-// Computes `outputs` pixels of one channel block. s.rows stand at the first output's first input column; every column
-// that the outputs reach must be readable.
+// Computes s.runs rows of `outputs` pixels of one channel block. s.rows stand at the first output's first input column;
+// every column that the outputs reach must be readable.
 void convolve_run(const RunPlan& plan, const Window& window, const SpatialArgs& s, int64_t outputs);
 
 }  // namespace convfirst

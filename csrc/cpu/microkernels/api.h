@@ -10,6 +10,7 @@ namespace convfirst {
 // Every kernel works on blocks of 16 fp32 lanes, whatever the register width: packed weights and hidden
 // activations then have one layout on every machine.
 constexpr int kLanes = 16;
+constexpr int kHalfLanes = 8;
 constexpr int kMaxGemmRows = 28;
 constexpr int kMaxGemmBlocks = 4;
 
@@ -56,13 +57,17 @@ struct GemmArgs {
   const float* residual;  // nullptr: none; rows without gaps
   int64_t residual_stride;
   float low, high;     // clamp: exact for identity, relu and relu6
-  int64_t last_lanes;  // channels in the last block, 1..16
+  int64_t last_lanes;  // channels in the last block, 1..16; 1..8 for gemm_half
 };
 using GemmKernel = void (*)(const GemmArgs&);
 
-// A run of output pixels of one 16-channel block: depthwise, or grouped with group width 8.
+// Runs of output pixels of one 16-channel block, one below the other: depthwise, or grouped with group width 8.
 struct SpatialArgs {
-  const float* const* rows;  // kernel_h pointers to the first input pixel of the run; nullptr: a row of zeros
+  const float* const* rows;  // kernel_h pointers to the first input pixel of a run; nullptr: a row of zeros
+  int64_t runs;              // of `tile` pixels
+  int64_t rows_step;         // pointers between the rows of one run and the next
+  int64_t out_row;           // floats between the outputs of one run and the next
+  int64_t in_offset;         // floats from there
   int64_t in_stride;         // floats between input pixels
   const float* weights;      // depthwise [kh][kw][16], group width 8 [kh][kw][8][16]
   const float* bias;         // 16 floats
@@ -132,6 +137,7 @@ constexpr int kStorageCount = 3;
 struct KernelTable {
   const char* isa;
   GemmKernel gemm[kMaxGemmBlocks][kMaxGemmRows];  // nullptr where it does not fit the registers
+  GemmKernel gemm_half[kMaxGemmRows];             // one block of at most 8 channels
   SpatialFamily depthwise;
   SpatialFamily grouped8;
   GatherKernel gather[kStorageCount];

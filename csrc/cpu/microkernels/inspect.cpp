@@ -10,7 +10,7 @@
 namespace convfirst {
 namespace {
 
-enum class Family { kGemm, kDepthwise, kGrouped8, kDepthwiseAny, kGrouped8Any, kStorage, kPlain };
+enum class Family { kGemm, kGemmHalf, kDepthwise, kGrouped8, kDepthwiseAny, kGrouped8Any, kStorage, kPlain };
 
 struct Entry {
   const char* name;
@@ -33,6 +33,7 @@ constexpr Pass pass_named(const char* name) {
 
 const Entry kEntries[] = {
 #define GEMM(rows, blocks) {"gemm_" #rows "x" #blocks, Family::kGemm, rows, blocks, 0},
+#define GEMM_HALF(rows) {"gemm_half_" #rows, Family::kGemmHalf, rows, 1, 0},
 #define SPATIAL(family, kernel, stride, tile)                                                                   \
   {#family "_k" #kernel "s" #stride "_t" #tile, is_depthwise(#family) ? Family::kDepthwise : Family::kGrouped8, \
    kernel, stride, tile},
@@ -65,6 +66,7 @@ bool exists(int isa, int kernel) {
   const Entry& e = kEntries[kernel];
   if (!table) return false;
   if (e.family == Family::kGemm) return table->gemm[e.second - 1][e.first - 1] != nullptr;
+  if (e.family == Family::kGemmHalf) return table->gemm_half[e.first - 1] != nullptr;
   if (e.family <= Family::kGrouped8Any) return spatial_kernel(*table, e) != nullptr;
   return true;
 }
@@ -76,7 +78,9 @@ Trial make_trial(int isa, int kernel, uint64_t seed, bool timing) {
   const bool grouped = e.family == Family::kGrouped8 || e.family == Family::kGrouped8Any;
   const bool any = e.family == Family::kDepthwiseAny || e.family == Family::kGrouped8Any;
   switch (e.family) {
-    case Family::kGemm: return gemm_trial(table.gemm[e.second - 1][e.first - 1], e.first, e.second, random, timing);
+    case Family::kGemm:
+      return gemm_trial(table.gemm[e.second - 1][e.first - 1], {e.first, e.second, kLanes}, random, timing);
+    case Family::kGemmHalf: return gemm_trial(table.gemm_half[e.first - 1], {e.first, 1, kHalfLanes}, random, timing);
     case Family::kStorage:
       return storage_trial(table, static_cast<Pass>(e.first), static_cast<Storage>(e.second), random, timing);
     case Family::kPlain: return plain_trial(table, static_cast<Pass>(e.first), random, timing);

@@ -45,8 +45,12 @@ struct SpatialTrial {
   bool grouped, any;  // any: random kernel, stride and dilation
 };
 
+struct GemmTrial {
+  int rows, blocks, most_lanes;  // of the last block
+};
+
 // timing: a fixed, full-sized call; otherwise random sizes with tails.
-Trial gemm_trial(GemmKernel kernel, int rows, int blocks, Random& random, bool timing);
+Trial gemm_trial(GemmKernel kernel, const GemmTrial& kind, Random& random, bool timing);
 Trial spatial_trial(SpatialKernel kernel, const SpatialTrial& kind, Random& random, bool timing);
 
 enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize, kRescale };

@@ -15,10 +15,10 @@ double worst(const std::vector<float>& actual, const std::vector<float>& expecte
   return largest;
 }
 
-Trial gemm_trial(GemmKernel kernel, int row_count, int block_count, Random& random, bool timing) {
-  const int64_t rows = row_count, blocks = block_count, taps = timing ? 1 : 2,
+Trial gemm_trial(GemmKernel kernel, const GemmTrial& kind, Random& random, bool timing) {
+  const int64_t rows = kind.rows, blocks = kind.blocks, taps = timing ? 1 : 2,
                 depth = timing ? 96 : 1 + random.below(23);
-  const int64_t stride = depth * taps, last = timing ? kLanes : 1 + random.below(kLanes);
+  const int64_t stride = depth * taps, last = timing ? kind.most_lanes : 1 + random.below(kind.most_lanes);
   const int64_t width = blocks * kLanes, block = taps * depth * kLanes;
   const int64_t row = timing ? 0 : random.below(10), column = row ? random.below(static_cast<int>(row)) : 0;
   const int64_t gap = 3, gaps = row ? (column + rows) / row : 0;
@@ -38,7 +38,7 @@ Trial gemm_trial(GemmKernel kernel, int row_count, int block_count, Random& rand
   g.low = -40.0f, g.high = 50.0f, g.last_lanes = last;
   Trial trial;
   trial.run = [=] { (void)offsets, (void)a, (void)b, (void)bias, (void)residual, (void)c, kernel(g); };
-  trial.flops = 2.0 * rows * width * taps * depth;
+  trial.flops = 2.0 * rows * (width - kLanes + kind.most_lanes) * taps * depth;
   trial.bytes = 4.0 * (rows * stride + blocks * block + rows * width);
   trial.error = [=] {
     std::vector<float> expected(c->size(), kSentinel);
@@ -62,36 +62,41 @@ Trial spatial_trial(SpatialKernel kernel, const SpatialTrial& kind, Random& rand
   const int64_t tile = kind.tile, inputs = grouped ? 8 : 1;
   const int64_t size = any ? 1 + random.below(4) : kind.kernel, kw = any && !timing ? 1 + random.below(9) : size;
   const int64_t stride = any ? 1 + random.below(3) : kind.stride, dilation = any ? 1 + random.below(3) : 1;
-  const int64_t lanes = timing ? kLanes : 1 + random.below(kLanes), in_stride = kLanes + (timing ? 0 : random.below(5));
+  const bool blocked = timing || random.below(2) == 0;
+  const int64_t runs = timing ? 4 : 1 + random.below(3);
+  const int64_t lanes = blocked ? kLanes : 1 + random.below(kLanes),
+                in_stride = kLanes + (blocked ? 0 : random.below(5));
   const int64_t columns = (tile - 1) * stride + (kw - 1) * dilation + 1,
                 missing = timing ? -1 : random.below(int(size) + 1);
-  auto in = std::make_shared<std::vector<float>>(random.integers(size * columns * in_stride));
+  auto in = std::make_shared<std::vector<float>>(random.integers((size + runs - 1) * columns * in_stride));
   auto weights = std::make_shared<std::vector<float>>(random.integers(size * kw * inputs * kLanes));
   auto bias = std::make_shared<std::vector<float>>(random.integers(kLanes));
-  auto out = std::make_shared<std::vector<float>>(static_cast<size_t>(tile * kLanes), kSentinel);
+  auto out = std::make_shared<std::vector<float>>(static_cast<size_t>(runs * tile * kLanes), kSentinel);
   auto rows = std::make_shared<std::vector<const float*>>();
-  for (int64_t ky = 0; ky < size; ++ky) {
+  for (int64_t ky = 0; ky < size + runs - 1; ++ky) {
     rows->push_back(ky == missing ? nullptr : in->data() + ky * columns * in_stride);
   }
   SpatialArgs s{};
-  s.rows = rows->data(), s.in_stride = in_stride, s.weights = weights->data(), s.bias = bias->data();
+  s.rows = rows->data(), s.runs = runs, s.rows_step = 1, s.out_row = tile * kLanes;
+  s.in_stride = in_stride, s.weights = weights->data(), s.bias = bias->data();
   s.out = out->data(), s.out_stride = kLanes, s.lanes = lanes;
   s.kernel_h = size, s.kernel_w = kw, s.stride = stride, s.dilation = dilation, s.low = -30.0f, s.high = 90.0f;
   Trial trial;
   trial.run = [=] { (void)in, (void)weights, (void)bias, (void)out, (void)rows, kernel(s); };
-  trial.flops = 2.0 * tile * kLanes * size * kw * inputs;
-  trial.bytes = 4.0 * (size * columns + tile) * kLanes + 4.0 * weights->size();
+  trial.flops = 2.0 * runs * tile * kLanes * size * kw * inputs;
+  trial.bytes = 4.0 * runs * (size * columns + tile) * kLanes + 4.0 * weights->size();
   trial.error = [=] {
     std::vector<float> expected(out->size(), kSentinel);
-    for (int64_t t = 0; t < tile; ++t) {
+    for (int64_t t = 0; t < runs * tile; ++t) {
+      const int64_t run = t / tile;
       for (int64_t lane = 0; lane < lanes; ++lane) {
         float sum = (*bias)[lane];
         for (int64_t ky = 0; ky < size; ++ky) {
-          for (int64_t kx = 0; kx < kw && ky != missing; ++kx) {
+          for (int64_t kx = 0; kx < kw && run + ky != missing; ++kx) {
             for (int64_t k = 0; k < inputs; ++k) {
               const int64_t channel = grouped ? lane / 8 * 8 + k : lane;
-              const int64_t column = t * stride + kx * dilation;
-              sum += (*in)[(ky * columns + column) * in_stride + channel] *
+              const int64_t column = t % tile * stride + kx * dilation;
+              sum += (*in)[((run + ky) * columns + column) * in_stride + channel] *
                      (*weights)[((ky * kw + kx) * inputs + k) * kLanes + lane];
             }
           }

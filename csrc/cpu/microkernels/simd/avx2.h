@@ -1,7 +1,34 @@
-// Vec on AVX2, FMA and F16C: two 256-bit registers.
+// Vec on AVX2, FMA and F16C: two 256-bit registers; HalfVec: one.
+
+struct HalfVec {
+  __m256 v;
+
+  static constexpr int kWidth = kHalfLanes;
+  static constexpr int kMaxRows = 13;  // 16 registers: rows + weights + a broadcast
+
+  CONVFIRST_INLINE static HalfVec set1(float x) { return {_mm256_set1_ps(x)}; }
+  CONVFIRST_INLINE static HalfVec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  CONVFIRST_INLINE static HalfVec load_partial(const float* p, int64_t lanes) {
+    float buffer[kWidth] = {};
+    for (int64_t i = 0; i < lanes; ++i) buffer[i] = p[i];
+    return load(buffer);
+  }
+  CONVFIRST_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const {
+    float buffer[kWidth];
+    store(buffer);
+    for (int64_t i = 0; i < lanes; ++i) p[i] = buffer[i];
+  }
+  CONVFIRST_INLINE static HalfVec fma(HalfVec a, HalfVec b, HalfVec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  CONVFIRST_INLINE friend HalfVec operator+(HalfVec a, HalfVec b) { return {_mm256_add_ps(a.v, b.v)}; }
+  CONVFIRST_INLINE static HalfVec at_least(HalfVec bound, HalfVec x) { return {_mm256_max_ps(bound.v, x.v)}; }
+  CONVFIRST_INLINE static HalfVec at_most(HalfVec bound, HalfVec x) { return {_mm256_min_ps(bound.v, x.v)}; }
+};
 
 struct Vec {
   __m256 lo, hi;
+
+  static constexpr int kWidth = kLanes;
 
   static constexpr int kMaxRows[kMaxGemmBlocks] = {6, 3, 1, 1};  // 16 registers, two a Vec
   static constexpr int kMaxTile = 4;

@@ -1,7 +1,29 @@
-// Vec on AVX-512 (F, BW, DQ, VL): one 512-bit register.
+// Vec on AVX-512 (F, BW, DQ, VL): one 512-bit register; HalfVec: one of 256 bits.
+
+struct HalfVec {
+  __m256 v;
+
+  static constexpr int kWidth = kHalfLanes;
+  static constexpr int kMaxRows = 28;
+
+  CONVFIRST_INLINE static HalfVec set1(float x) { return {_mm256_set1_ps(x)}; }
+  CONVFIRST_INLINE static __mmask8 mask(int64_t lanes) { return static_cast<__mmask8>((1u << lanes) - 1u); }
+  CONVFIRST_INLINE static HalfVec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  CONVFIRST_INLINE static HalfVec load_partial(const float* p, int64_t lanes) {
+    return {_mm256_maskz_loadu_ps(mask(lanes), p)};
+  }
+  CONVFIRST_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const { _mm256_mask_storeu_ps(p, mask(lanes), v); }
+  CONVFIRST_INLINE static HalfVec fma(HalfVec a, HalfVec b, HalfVec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  CONVFIRST_INLINE friend HalfVec operator+(HalfVec a, HalfVec b) { return {_mm256_add_ps(a.v, b.v)}; }
+  CONVFIRST_INLINE static HalfVec at_least(HalfVec bound, HalfVec x) { return {_mm256_max_ps(bound.v, x.v)}; }
+  CONVFIRST_INLINE static HalfVec at_most(HalfVec bound, HalfVec x) { return {_mm256_min_ps(bound.v, x.v)}; }
+};
 
 struct Vec {
   __m512 v;
+
+  static constexpr int kWidth = kLanes;
 
   static constexpr int kMaxRows[kMaxGemmBlocks] = {28, 14, 9, 7};  // 32 registers: rows * blocks + blocks + 1
   static constexpr int kMaxTile = 14;

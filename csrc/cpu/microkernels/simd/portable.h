@@ -1,5 +1,54 @@
 // Vec in plain C++: four vectors of four floats, which GCC and Clang map to any machine's own registers.
 
+struct HalfVec {
+  typedef float Quad __attribute__((vector_size(16)));
+  typedef int32_t QuadBits __attribute__((vector_size(16)));
+  typedef float UnalignedQuad __attribute__((vector_size(16), aligned(4)));
+
+  Quad q[2];
+
+  static constexpr int kWidth = kHalfLanes;
+  static constexpr int kMaxRows = 4;
+
+  CONVFIRST_INLINE static HalfVec set1(float x) {
+    const Quad all = {x, x, x, x};
+    return {{all, all}};
+  }
+  CONVFIRST_INLINE static HalfVec load(const float* p) {
+    return {{*reinterpret_cast<const UnalignedQuad*>(p), *reinterpret_cast<const UnalignedQuad*>(p + 4)}};
+  }
+  CONVFIRST_INLINE static HalfVec load_partial(const float* p, int64_t lanes) {
+    float buffer[kWidth] = {};
+    for (int64_t i = 0; i < lanes; ++i) buffer[i] = p[i];
+    return load(buffer);
+  }
+  CONVFIRST_INLINE void store(float* p) const {
+    *reinterpret_cast<UnalignedQuad*>(p) = q[0];
+    *reinterpret_cast<UnalignedQuad*>(p + 4) = q[1];
+  }
+  CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const {
+    float buffer[kWidth];
+    store(buffer);
+    for (int64_t i = 0; i < lanes; ++i) p[i] = buffer[i];
+  }
+  CONVFIRST_INLINE static HalfVec fma(HalfVec a, HalfVec b, HalfVec c) {
+    return {{a.q[0] * b.q[0] + c.q[0], a.q[1] * b.q[1] + c.q[1]}};
+  }
+  CONVFIRST_INLINE friend HalfVec operator+(HalfVec a, HalfVec b) { return {{a.q[0] + b.q[0], a.q[1] + b.q[1]}}; }
+  // Comparisons are false for NaN, so the value itself comes through.
+  CONVFIRST_INLINE static HalfVec at_least(HalfVec bound, HalfVec x) {
+    return {{select(x.q[0] < bound.q[0], bound.q[0], x.q[0]), select(x.q[1] < bound.q[1], bound.q[1], x.q[1])}};
+  }
+  CONVFIRST_INLINE static HalfVec at_most(HalfVec bound, HalfVec x) {
+    return {{select(x.q[0] > bound.q[0], bound.q[0], x.q[0]), select(x.q[1] > bound.q[1], bound.q[1], x.q[1])}};
+  }
+
+ private:
+  CONVFIRST_INLINE static Quad select(QuadBits choose, Quad yes, Quad no) {
+    return (Quad)((choose & (QuadBits)yes) | (~choose & (QuadBits)no));
+  }
+};
+
 struct Vec {
   typedef float Quad __attribute__((vector_size(16)));
   typedef int32_t QuadBits __attribute__((vector_size(16)));
@@ -7,6 +56,7 @@ struct Vec {
 
   Quad q[4];
 
+  static constexpr int kWidth = kLanes;
   static constexpr int kMaxRows[kMaxGemmBlocks] = {2, 1, 1, 1};
   static constexpr int kMaxTile = 2;
 
