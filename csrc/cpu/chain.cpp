@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "chain_program.h"
+#include "microkernels/isa.h"
 #include "parallel.h"
 
 namespace convfirst {
@@ -22,7 +23,7 @@ struct Value {
 class Chain {
  public:
   Chain(const Tensor& input, const Tensor& weights, const std::string& program)
-      : input_(view_input(input)), steps_(read_chain(input_, weights, program)) {
+      : outside_(view_input(input)), input_(widened(outside_)), steps_(read_chain(input_, weights, program)) {
     group_ = group_size();
     place_values();
   }
@@ -52,31 +53,46 @@ class Chain {
     return view_nhwc(t, "input");
   }
 
+  // Between the steps values are fp32: they stay in the cache, where narrowing and widening would only cost time.
+  static ImageView widened(ImageView image) {
+    image.storage = Storage::kFloat32;
+    return image;
+  }
+  bool widens() const { return outside_.storage != Storage::kFloat32; }
+
+  // As many images as fit with their largest value into a quarter of the last cache: weights want their part of it, and
+  // fewer images would read them more often. Groups are as even as whole shares for the threads allow.
   int64_t group_size() const {
-    const int64_t threads = torch::stable::get_num_threads(), cached = cache_sizes().l3 / 2;
-    int64_t most = 1;
-    for (const ChainStep& step : steps_) {
-      most = std::max(most, step.image_elements() * storage_bytes(input_.storage));
-    }
-    const int64_t fitting = std::max<int64_t>(cached / most / threads * threads, threads);
-    return std::min(input_.n, fitting);
+    const int64_t threads = torch::stable::get_num_threads();
+    int64_t largest = 1;
+    for (const ChainStep& step : steps_) largest = std::max(largest, step.image_elements());
+    const int64_t bytes = largest * storage_bytes(Storage::kFloat32);
+    const int64_t fitting = std::max<int64_t>(cache_sizes().l3 / 4 / bytes / threads * threads, threads);
+    const int64_t groups = std::max<int64_t>(1, ceil_div(input_.n, fitting));
+    return std::min(input_.n, ceil_div(ceil_div(input_.n, groups), threads) * threads);
   }
 
-  // First fit among the values alive at the same time; the last value is the output.
+  // First fit among the values alive at the same time. The first and the last value are the caller's, unless they have
+  // to be widened and narrowed.
   void place_values() {
     values_.resize(steps_.size() + 1);
+    values_[0].bytes = bytes_of(input_.h * input_.w * input_.c);
+    values_.back().last_use = step_count();
     for (int64_t i = 0; i < step_count(); ++i) {
       const ChainStep& step = steps_[i];
       values_[i + 1].born = i;
       values_[step.in].last_use = i;
       if (step.residual >= 0) values_[step.residual].last_use = i;
-      const int64_t bytes = group_ * step.image_elements() * storage_bytes(input_.storage);
-      values_[i + 1].bytes = ceil_div(bytes, kAlignedBytes) * kAlignedBytes;
+      values_[i + 1].bytes = bytes_of(step.image_elements());
     }
-    for (int64_t i = 1; i < step_count(); ++i) {
+    for (int64_t i = widens() ? 0 : 1; i < step_count() + widens(); ++i) {
       values_[i].offset = free_offset(i);
       arena_bytes_ = std::max(arena_bytes_, values_[i].offset + values_[i].bytes);
     }
+  }
+
+  int64_t bytes_of(int64_t image_elements) const {
+    return ceil_div(group_ * image_elements * storage_bytes(Storage::kFloat32), kAlignedBytes) * kAlignedBytes;
   }
 
   int64_t free_offset(int64_t index) const {
@@ -84,7 +100,7 @@ class Chain {
     int64_t offset = 0;
     for (bool moved = true; moved;) {
       moved = false;
-      for (int64_t j = 1; j < index; ++j) {
+      for (int64_t j = widens() ? 0 : 1; j < index; ++j) {
         const Value& other = values_[j];
         const bool together = other.last_use >= wanted.born;
         if (together && offset < other.offset + other.bytes && other.offset < offset + wanted.bytes) {
@@ -97,12 +113,12 @@ class Chain {
   }
 
   void run_group(int64_t first, int64_t images, char* arena, void* out, double* seconds) {
+    const void* in = offset(outside_.data, outside_.storage, first * input_.h * input_.w * input_.c);
+    void* result = offset(out, outside_.storage, first * steps_.back().image_elements());
+    if (widens()) widen_input(in, images, arena + values_[0].offset);
     const auto data_of = [&](int64_t value) -> void* {
-      if (value == 0) {
-        const int64_t skipped = first * input_.h * input_.w * input_.c;
-        return const_cast<void*>(offset(input_.data, input_.storage, skipped));
-      }
-      if (value == step_count()) return offset(out, input_.storage, first * steps_.back().image_elements());
+      if (value == 0 && !widens()) return const_cast<void*>(in);
+      if (value == step_count() && !widens()) return result;
       return arena + values_[value].offset;
     };
     for (int64_t i = 0; i < step_count(); ++i) {
@@ -112,6 +128,27 @@ class Chain {
       run_step(step, data_of(step.in), images, residual, data_of(i + 1));
       if (seconds) seconds[i] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
+    if (widens()) narrow_output(arena + values_.back().offset, images, result);
+  }
+
+  void widen_input(const void* in, int64_t images, void* out) const {
+    const int64_t row = input_.w * input_.c, rows = images * input_.h;
+    const WidenKernel widen = kernels().widen[static_cast<int>(outside_.storage)];
+    share_tasks(rows, [&](int64_t a, int64_t b) {
+      widen(offset(in, outside_.storage, a * row), static_cast<float*>(out) + a * row, (b - a) * row);
+    });
+  }
+
+  void narrow_output(const void* values, int64_t images, void* out) const {
+    const ImageView& last = steps_.back().out;
+    const FinishKernel finish = kernels().finish[static_cast<int>(outside_.storage)];
+    share_tasks(images * last.h * last.w, [&](int64_t a, int64_t b) {
+      FinishArgs f{};
+      f.in = static_cast<const float*>(values) + a * last.c, f.in_stride = last.c, f.in_block = kLanes;
+      f.out = offset(out, outside_.storage, a * last.c), f.out_stride = last.c;
+      f.pixels = b - a, f.channels = last.c;
+      finish(f);
+    });
   }
 
   static void run_step(ChainStep& step, const void* in, int64_t images, const void* residual, void* out) {
@@ -133,7 +170,8 @@ class Chain {
     }
   }
 
-  ImageView input_;
+  ImageView outside_;  // the caller's input
+  ImageView input_;    // the same in fp32
   std::vector<ChainStep> steps_;
   std::vector<Value> values_;
   int64_t group_ = 1;

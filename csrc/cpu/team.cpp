@@ -3,6 +3,7 @@
 #include "team.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -34,6 +35,38 @@ void pause_briefly() {
 #endif
 }
 
+int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Keeps a worker off its caller's CPU. A worker that the scheduler has put there takes turns with the caller instead of
+// working beside it, and may be left there for seconds.
+class Placement {
+ public:
+  void leave(int caller_cpu) {
+#if defined(__linux__)
+    if (caller_cpu < 0 || caller_cpu != current_cpu()) return;
+    if (!known_) known_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
+    if (!known_ || CPU_COUNT(&allowed_) < 2) return;
+    cpu_set_t others = allowed_;
+    CPU_CLR(caller_cpu, &others);
+    sched_setaffinity(0, sizeof others, &others);
+#else
+    (void)caller_cpu;
+#endif
+  }
+
+ private:
+#if defined(__linux__)
+  cpu_set_t allowed_;  // at the start
+  bool known_ = false;
+#endif
+};
+
 thread_local Team* current_team = nullptr;
 thread_local bool in_share = false;
 
@@ -63,7 +96,6 @@ class Workers {
     const uint64_t absent = shares == kMostShares ? 0 : ~0u << shares;  // shares that do not exist count as taken
     ++job_;
     word_.store(static_cast<uint64_t>(job_) << 32 | (absent & 0xffffffffu));
-    if (sleepers_.load()) wake();
     while (take_share(0)) {}
     for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spins) {
       spins < kSpinsBeforeYield ? pause_briefly() : std::this_thread::yield();
@@ -71,8 +103,14 @@ class Workers {
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
-  bool try_acquire() { return !taken_.exchange(true, std::memory_order_acquire); }
-  void release() { taken_.store(false, std::memory_order_release); }
+  // Workers are awake from here to release().
+  bool try_acquire() {
+    if (taken_.exchange(true)) return false;
+    caller_cpu_.store(current_cpu(), std::memory_order_relaxed);
+    if (sleepers_.load()) wake();
+    return true;
+  }
+  void release() { taken_.store(false); }
 
  private:
   // Takes a share, this thread's own if it is left, and does it; false where none is left.
@@ -105,8 +143,10 @@ class Workers {
 
   [[noreturn]] void serve(int64_t index, Team* alone) {
     current_team = alone;  // what a share calls runs in its thread
+    Placement placement;
     auto idle_since = std::chrono::steady_clock::now();
     while (true) {
+      placement.leave(caller_cpu_.load(std::memory_order_relaxed));
       bool worked = false;
       for (int spin = 0; spin < kSpinsBetweenLooks; ++spin) {
         if (static_cast<uint32_t>(word_.load(std::memory_order_relaxed)) != ~0u && take_share(index)) {
@@ -116,7 +156,7 @@ class Workers {
         pause_briefly();
       }
       const auto now = std::chrono::steady_clock::now();
-      if (worked) idle_since = now;
+      if (worked || taken_.load(std::memory_order_relaxed)) idle_since = now;
       if (now - idle_since > kSpinTime) {
         sleep();
         idle_since = std::chrono::steady_clock::now();
@@ -127,7 +167,7 @@ class Workers {
   void sleep() {
     std::unique_lock<std::mutex> lock(mutex_);
     ++sleepers_;
-    while (static_cast<uint32_t>(word_.load()) == ~0u) wakeup_.wait(lock);
+    while (!taken_.load()) wakeup_.wait(lock);
     --sleepers_;
   }
 
@@ -143,6 +183,7 @@ class Workers {
   alignas(64) std::atomic<int64_t> unfinished_{0};
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> taken_{false};
+  std::atomic<int> caller_cpu_{-1};
   uint32_t job_ = 0;
   int64_t started_ = 0;
   std::exception_ptr failure_;
