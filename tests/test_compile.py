@@ -36,7 +36,7 @@ def test_finds_the_blocks_that_optimize_finds(name: str, backend: Recorder) -> N
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert relative_error(compiled(image), model(image)) < 1e-4
-    assert backend.counts == [NETWORKS[name]]
+    assert backend.counts == [NETWORKS[name][:3]]
 
 
 def test_what_the_passes_hardly_know_still_runs(backend: Recorder) -> None:
