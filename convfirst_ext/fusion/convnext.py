@@ -114,13 +114,7 @@ def _torchvision_layers(block: nn.Module) -> _Layers | None:
 def _is_linear(module: nn.Module) -> bool:
     if isinstance(module, nn.Linear):
         return True
-    return isinstance(module, nn.Conv2d) and recognition.is_convolution(module) and _is_product(module)
-
-
-def _is_product(conv: nn.Conv2d) -> bool:
-    """Whether a convolution multiplies every pixel by one matrix and changes nothing else."""
-    window = recognition.window_of(conv)
-    return conv.kernel_size == conv.stride == (1, 1) and window.keeps_size and conv.groups == 1
+    return isinstance(module, nn.Conv2d) and recognition.is_convolution(module) and recognition.is_product(module)
 
 
 def _layer(module: nn.Module) -> FoldedLayer:
