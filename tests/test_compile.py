@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from compiled import IMAGE, Recorder, small
 from networks import network, relative_error, with_statistics
 from sessions import run_python
-from test_fusion import NETWORKS, block
+from test_fusion import NETWORKS, block, structure
+from timm.layers import LayerNorm2d
+from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 import convfirst_ext as cf
@@ -24,7 +26,7 @@ def backend() -> Recorder:
     return Recorder()
 
 
-QUICK = ("efficientnet_b0", "tf_efficientnet_lite0", "tv:mobilenet_v3_large")
+QUICK = ("convnext_atto", "tv:convnext_tiny", "efficientnet_b0", "tf_efficientnet_lite0", "tv:mobilenet_v3_large")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,68 @@ def test_finds_the_blocks_that_optimize_finds(name: str, backend: Recorder) -> N
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert relative_error(compiled(image), model(image)) < 1e-4
-    assert backend.counts == [NETWORKS[name]]
+    assert [structure(graph.fused) for graph in backend.graphs] == [NETWORKS[name]]
+
+
+@pytest.mark.parametrize("options", [{"conv_mlp": True}, {"ls_init_value": None}, {"act_layer": "gelu_tanh"}])
+def test_forms_of_convnext(options: dict, backend: Recorder) -> None:
+    model = network("convnext_atto", **options)
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert relative_error(torch.compile(model, backend=backend, fullgraph=True)(image), model(image)) < 1e-4
+    assert [structure(graph.fused) for graph in backend.graphs] == [NETWORKS["convnext_atto"]]
+
+
+@pytest.mark.parametrize("part", ["gamma", "norm.weight", "norm.bias", "mlp.fc1.weight", "mlp.fc2.bias"])
+def test_changed_weights_of_a_convnext_block_are_seen(part: str, backend: Recorder) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(ConvNeXtBlock(20, ls_init_value=0.5), LayerNorm2d(20)).eval()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    image = torch.randn(1, 20, 9, 9)
+    with torch.no_grad():
+        before = compiled(image)
+        changed = model[0].get_parameter(part)
+        changed.add_(torch.rand_like(changed))
+        for _ in range(3):
+            assert relative_error(compiled(image), model(image)) < 1e-5
+        assert relative_error(before, model(image)) > 1e-3
+        model[1].bias.add_(1)
+        for _ in range(3):
+            assert relative_error(compiled(image), model(image)) < 1e-5
+    assert {structure(graph.fused) for graph in backend.graphs} == {(0, 0, 0, 1, 1)}
+
+
+class _NotABlock(nn.Module):
+    """What looks like a ConvNeXt block but for one thing."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.block = kind, ConvNeXtBlock(20, ls_init_value=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.block.norm(self.block.conv_dw(x).permute(0, 2, 3, 1))
+        result = self.block.mlp(hidden)
+        if self.kind == "permuted otherwise":
+            result = result.permute(0, 3, 2, 1)
+        else:
+            result = result.permute(0, 3, 1, 2)
+        if self.kind == "scaled by columns":
+            result = result * self.block.gamma.reshape(1, 1, 1, -1)
+        if self.kind == "seen inside":
+            return x + result + hidden.mean()
+        if self.kind == "another addend":
+            return result + 2 * x
+        return result + x
+
+
+@pytest.mark.parametrize("kind", ["permuted otherwise", "scaled by columns", "seen inside", "another addend"])
+def test_what_only_looks_like_a_convnext_block(kind: str, backend: Recorder) -> None:
+    torch.manual_seed(0)
+    model = _NotABlock(kind).eval()
+    image = torch.randn(2, 20, 20, 20)
+    with torch.no_grad():
+        assert relative_error(torch.compile(model, backend=backend)(image), model(image)) < 1e-5
+    assert all(structure(graph.fused)[3] == 0 for graph in backend.graphs)
 
 
 def test_what_the_passes_hardly_know_still_runs(backend: Recorder) -> None:

@@ -11,11 +11,11 @@ import convfirst_ext as cf
 def test_an_optimized_model_lists_its_blocks() -> None:
     fast = cf.optimize(network("efficientnet_b0"))
     explanation = cf.explain(fast, torch.randn(1, 3, 64, 64))
-    assert len(explanation) == 19
+    assert len(explanation) == 20
     assert all(record.kernel is not None for record in explanation)
     squeezed = [record for record in explanation if "squeeze-excite" in record.kernel]
     assert len(squeezed) == 16 and all("rows" in record.detail for record in squeezed)
-    assert "19 of 19 blocks" in str(explanation)
+    assert "20 of 20 blocks" in str(explanation)
     assert "blocks.1.0.conv_pw+dw+pwl" in str(explanation)
 
 

@@ -125,6 +125,20 @@ def test_scratch_memory_follows_the_plan() -> None:
     assert tiles_of(squeezing(), image.half()).workspace_bytes == tiles.workspace_bytes + 4 * 10 * 8 * 16
 
 
+def test_layers_around_the_blocks_of_a_classifier() -> None:
+    fast = cf.optimize(network("convnext_atto"))
+    records = {record.name: record for record in cf.explain(fast, torch.randn(2, 3, 64, 64), time=False)}
+    block, norm = records["stages.0.blocks.0"], records["stages.1.downsample.0"]
+    image, weights = 4 * 2 * 40 * 256, 4 * (50 * 40 + 41 * 160 + 161 * 40)
+    padded = 4 * (50 * 48 + 41 * 160 + 161 * 48)
+    assert block.macs == 2 * 256 * (49 * 40 + 2 * 40 * 160)
+    assert (block.bytes_bound, block.bytes_moved) == (2 * image + weights, 3 * image + padded)
+    assert (norm.macs, norm.bytes_bound, norm.bytes_moved) == (0, 2 * image + 4 * 80, 2 * image + 4 * 96)
+    pool, linear = records["head.global_pool.pool"], records["head.fc"]
+    assert (pool.kernel, pool.macs, pool.bytes_bound) == ("global average pool", 0, 4 * 2 * 320 * 5)
+    assert linear.macs == 2 * 320 * 1000 and linear.shapes == "2x320 -> 2x1000"
+
+
 # Times
 
 

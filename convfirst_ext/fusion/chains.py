@@ -39,7 +39,7 @@ def chain_modules(graph_module: fx.GraphModule) -> None:
             runs.append(run)
         assert run is not None
         run.nodes.append(node)
-    pieces = [piece for run in runs for piece in _pieces(run)]
+    pieces = [piece for run in runs for piece in _pieces(run) if not _is_flat(graph_module, piece.entry)]
     for number, piece in reversed(list(enumerate(pieces))):  # a piece's entry may be the last node of the one before
         _emit(graph_module, piece, f"chain_{number}")
     graph_module.graph.eliminate_dead_code()
@@ -63,7 +63,8 @@ def _can_start(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     module = _packed(graph_module, node)
     if module is None or isinstance(module, PackedLinear):  # a linear layer's input has two dimensions
         return False
-    return len({id(argument) for argument in node.args}) == 1 and isinstance(node.args[0], fx.Node)
+    alone = len({id(argument) for argument in node.args}) == 1 and isinstance(node.args[0], fx.Node)
+    return alone and _adds_alike(graph_module, node)
 
 
 def _can_follow(graph_module: fx.GraphModule, node: fx.Node, run: _Run | None) -> bool:
@@ -74,7 +75,43 @@ def _can_follow(graph_module: fx.GraphModule, node: fx.Node, run: _Run | None) -
     module = _packed(graph_module, node)
     if isinstance(module, PackedLinear):
         return _is_pixel(graph_module, node.args[0]) and _is_flat(graph_module, node.args[0])
-    return module is not None and not _is_flat(graph_module, node.args[0])
+    return module is not None and not _is_flat(graph_module, node.args[0]) and _adds_alike(graph_module, node)
+
+
+def _adds_alike(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether what a module adds to its result certainly has the result's shape: in a chain nothing broadcasts."""
+    if len(node.args) < 2:
+        return True
+    module, added = _packed(graph_module, node), node.args[1]
+    assert module is not None
+    if added is node.args[0]:
+        return module.in_channels == module.out_channels and module.window.keeps_size
+    if not isinstance(added, fx.Node) or _channels(graph_module, added) != module.out_channels:
+        return False
+    return _extent(graph_module, node) == _extent(graph_module, added)
+
+
+def _channels(graph_module: fx.GraphModule, node: fx.Node) -> int | None:
+    """The channels of a value, for an input told by a module that reads it."""
+    module = _packed(graph_module, node)
+    if isinstance(module, PackedPool) and isinstance(node.args[0], fx.Node):
+        return _channels(graph_module, node.args[0])
+    if module is not None:
+        return module.out_channels
+    readers = [_packed(graph_module, user) for user in node.users if user.args and user.args[0] is node]
+    return next((r.in_channels for r in readers if r is not None and hasattr(r, "in_channels")), None)
+
+
+def _extent(graph_module: fx.GraphModule, node: fx.Node) -> tuple[object, ...]:
+    """What decides height and width of a value: equal for two values only where these are equal."""
+    windows: list[object] = []
+    module = _packed(graph_module, node)
+    while module is not None and not isinstance(module, PackedPool):
+        if not module.window.keeps_size:
+            windows.append(module.window)
+        node = node.args[0]  # type: ignore[assignment]
+        module = _packed(graph_module, node)
+    return (*windows, "pixel" if isinstance(module, PackedPool) else node)
 
 
 def _inputs(graph_module: fx.GraphModule, node: fx.Node) -> tuple[object, ...]:

@@ -45,7 +45,7 @@ def is_flatten(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         module = module_of(graph_module, node)
         plain = type(module) is nn.Flatten and not recognition.has_hooks(module)
-        return plain and (module.start_dim, module.end_dim) in ((1, -1), (1, 3))  # type: ignore[union-attr]
+        return plain and (module.start_dim, module.end_dim) in ((1, -1), (1, 3))  # type: ignore[union-attr,operator]
     if (node.op == "call_function" and node.target is torch.flatten) or (
         node.op == "call_method" and node.target == "flatten"
     ):

@@ -114,7 +114,7 @@ def _torchvision_layers(block: nn.Module) -> _Layers | None:
 def _is_linear(module: nn.Module) -> bool:
     if isinstance(module, nn.Linear):
         return True
-    return recognition.is_convolution(module) and module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Conv2d) and recognition.is_convolution(module) and recognition.is_product(module)
 
 
 def _layer(module: nn.Module) -> FoldedLayer:

@@ -79,8 +79,9 @@ def argument(node: fx.Node, name: str) -> Any:
 
 
 def is_inactive_dropout(node: fx.Node) -> bool:
-    """Whether the node is one of torch's dropout functions outside training: the identity."""
-    return node.op == "call_function" and "dropout" in _name(node) and argument(node, "training") is False
+    """Whether the node is a dropout of torch or torchvision's stochastic depth outside training: the identity."""
+    drops = node.op == "call_function" and ("dropout" in _name(node) or _name(node) == "stochastic_depth")
+    return drops and argument(node, "training") is False
 
 
 def writes(node: fx.Node) -> bool:

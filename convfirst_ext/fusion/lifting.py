@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from convfirst_ext.fusion import hazards, recognition, stand_ins
 from convfirst_ext.fusion.folding import module_of, only_user
+from convfirst_ext.fusion.lifting_convnext import lift_convnext
 from convfirst_ext.ops.checks import DTYPES
 
 _PRODUCTS = (operator.mul, operator.imul, torch.mul)
@@ -64,9 +65,14 @@ class _Lifting:
                 self._lift_call(node)
             elif node.op == "call_method" and node.target in ("view", "view_as"):
                 _loosen_view(node)
+        self.graph.eliminate_dead_code()  # else what is bypassed still counts as a user
         for node in list(self.graph.nodes):
             _lift_squeeze_excite(self.graph_module, node)
-        self.graph.eliminate_dead_code()
+        lift_convnext(
+            self.graph_module,
+            lambda value: self._constants(value)[0],
+            lambda node, module, source, held: self._replace(node, module, source, *held),
+        )
         for node in self.inputs:
             if not node.users:
                 self.graph.erase_node(node)
@@ -85,6 +91,8 @@ class _Lifting:
             self._lift_batch_norm(node)
         elif node.target is F.linear:
             self._lift_linear(node)
+        elif node.target is F.layer_norm:
+            self._lift_layer_norm(node)
         elif node.target is F.hardtanh:
             bounds = hazards.arguments(node)
             low, high = (self._number(bounds.get(name)) for name in ("min_val", "max_val"))
@@ -127,6 +135,15 @@ class _Lifting:
         value = given["input"].meta.get("example_value")
         if isinstance(value, Tensor) and value.dtype == weight.dtype:
             self._replace(node, stand_ins.linear(weight, bias), given["input"], given["weight"], given.get("bias"))
+
+    def _lift_layer_norm(self, node: fx.Node) -> None:
+        given = hazards.arguments(node)
+        weight, bias = self._constants(given.get("weight"), given.get("bias"))
+        eps = self._number(given.get("eps"))
+        if weight is None or weight.dim() != 1 or eps is None or not _is_image(given["input"], weight.dtype):
+            return
+        norm = stand_ins.layer_norm(weight, bias, eps)
+        self._replace(node, norm, given["input"], given["weight"], given.get("bias"))
 
     def _constants(self, *values: Any) -> list[Tensor | None]:
         """Tensors of the graph's own inputs that only layers read; all None where one of them is anything else."""

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from convfirst_ext.fusion import recognition
+from convfirst_ext.fusion import hazards, recognition
 from convfirst_ext.fusion.blocks import fuse_blocks, pack_single_convolutions
 from convfirst_ext.fusion.boundary import add_boundary
 from convfirst_ext.fusion.chains import chain_modules
 from convfirst_ext.fusion.classifier import pack_classifier
 from convfirst_ext.fusion.convnext import convnext_parts, is_image_layer_norm, pack_convnext
-from convfirst_ext.fusion.folding import fold_convolutions
+from convfirst_ext.fusion.folding import bypass, fold_convolutions
 from convfirst_ext.ops.checks import DTYPES
 
 # Attributes of a model that its users read; tracing keeps only what the graph calls.
@@ -162,6 +162,9 @@ def finish(traced: fx.GraphModule) -> None:
 def _drop_inference_identities(traced: fx.GraphModule) -> None:
     """Removes dropout and identity modules, which hide chains of layers from the passes."""
     for node in list(traced.graph.nodes):
+        if hazards.is_inactive_dropout(node):
+            bypass(traced, node)
+            continue
         if node.op == "call_module" and len(node.args) == 1:
             target = traced.get_submodule(str(node.target))
             if isinstance(target, (nn.Identity, nn.modules.dropout._DropoutNd)) and not recognition.has_hooks(target):

@@ -120,6 +120,11 @@ def window_of(conv: nn.Conv2d) -> FusedWindow:
     return FusedWindow(kernel, stride, dilation, padding)
 
 
+def is_product(conv: nn.Conv2d) -> bool:
+    """Whether a convolution that ``is_convolution`` accepted multiplies every pixel by one matrix, no more."""
+    return conv.kernel_size == (1, 1) and window_of(conv).keeps_size and conv.groups == 1
+
+
 def choose_for(conv: nn.Conv2d, packed: bool = False) -> ops.selection.Choice:
     """The kernel for a convolution on the CPU in float32; packed: with weights packed once for many calls."""
     window = window_of(conv)

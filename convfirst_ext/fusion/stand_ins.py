@@ -37,6 +37,66 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(self.conv_expand(squeezed))
 
 
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over dimension 1, under the name that timm's and torchvision's modules have.
+
+    Args:
+        norm: over the last dimension; its weights are shared.
+    """
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__(list(norm.normalized_shape), norm.eps, device=torch.device("meta"))
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Mlp(nn.Module):
+    """The matrix products of a ConvNeXt block, under the attribute names of timm's module."""
+
+    def __init__(self, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear) -> None:
+        super().__init__()
+        self.fc1, self.act, self.norm, self.fc2 = fc1, act, nn.Identity(), fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., O)."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class ConvNeXtBlock(nn.Module):
+    """``x + gamma * project(activation(expand(norm(depthwise(x)))))``, under the attribute names of timm's module.
+
+    Args:
+        depthwise: convolution of single channels.
+        norm: over channels.
+        expand: to the hidden channels.
+        activation: a recognised one.
+        project: back to C.
+        gamma: layer scale of C elements, or None.
+    """
+
+    def __init__(
+        self,
+        depthwise: nn.Conv2d,
+        norm: nn.LayerNorm,
+        expand: nn.Linear,
+        activation: nn.Module,
+        project: nn.Linear,
+        gamma: Tensor | None,
+    ) -> None:
+        super().__init__()
+        self.conv_dw, self.norm, self.mlp = depthwise, norm, Mlp(expand, activation, project)
+        self.gamma = None if gamma is None else frozen(gamma.flatten())
+        self.shortcut = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        products = self.mlp(self.norm(self.conv_dw(x).permute(0, 2, 3, 1)))
+        return x + (products if self.gamma is None else products * self.gamma).permute(0, 3, 1, 2)
+
+
 ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
@@ -45,6 +105,13 @@ ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "hardsigmoid": nn.Hardsigmoid,
 }
+
+
+def activation_module(name: str) -> nn.Module | None:
+    """A module that computes an activation of ``ops.ACTIVATIONS``, or None."""
+    if name in ("gelu", "gelu_tanh"):
+        return nn.GELU(approximate="tanh" if name == "gelu_tanh" else "none")
+    return ACTIVATION_MODULES[name]() if name in ACTIVATION_MODULES else None
 
 
 def frozen(tensor: Tensor | None) -> nn.Parameter | None:
@@ -98,6 +165,13 @@ def batch_norm2d(mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Te
     norm.running_mean, norm.running_var = mean.detach(), variance.detach()
     norm.weight, norm.bias = frozen(weight), frozen(bias)  # type: ignore[assignment]
     norm.num_batches_tracked = None
+    return norm.eval()
+
+
+def layer_norm(weight: Tensor, bias: Tensor | None, eps: float) -> nn.LayerNorm:
+    """Layer norm over the last dimension on given (C,) weights, which are shared and not copied."""
+    norm = nn.LayerNorm(len(weight), eps, bias=bias is not None, device=torch.device("meta"))
+    norm.weight, norm.bias = frozen(weight), frozen(bias)  # type: ignore[assignment]
     return norm.eval()
 
 

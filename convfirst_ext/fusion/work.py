@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convfirst_ext.fusion.tiles import Tiles
-from convfirst_ext.nn import PackedConv2d, PackedLinear, PackedMBConv
+from convfirst_ext.nn import PackedConv2d, PackedConvNeXtBlock, PackedLayerNorm, PackedLinear, PackedMBConv
 from convfirst_ext.nn.packed_module import PackedModule
 
 _LANES = 16
@@ -54,13 +54,16 @@ def packed_work(module: PackedModule, call: Call, tiles: Tiles | None) -> Work:
     layers = _layers(module, call)
     buffers = sum(_size(buffer) for buffer in module.buffers())
     ends = _size(call.input) + _size(call.output)
-    residual = 0 if call.residual is None else _size(call.residual)
+    added = call.residual
+    if isinstance(module, PackedConvNeXtBlock) and module.adds_input:
+        added = call.input
+    residual = 0 if added is None else _size(added)
     moved = ends + buffers + residual + _layout_copies(call)
     if tiles is not None and tiles.order == "strips, twice":
         moved += _size(call.input) + _first_half_bytes(module)
     # A residual that is the input need not be read again.
-    apart = call.residual is not None and call.residual.data_ptr() != call.input.data_ptr()
-    weights = sum(layer.weight_bytes for layer in layers) if layers else buffers
+    apart = added is not None and added.data_ptr() != call.input.data_ptr()
+    weights = sum(layer.weight_bytes for layer in layers) if layers else _norm_bytes(module)
     return Work(sum(layer.macs for layer in layers), moved, ends + weights + (residual if apart else 0))
 
 
@@ -82,6 +85,13 @@ def convolution_work(module: nn.Conv2d | nn.ConvTranspose2d, call: Call, ours: b
 def _layers(module: PackedModule, call: Call) -> list[_Layer]:
     if isinstance(module, (PackedConv2d, PackedLinear)):
         return [_layer(module.weight, module.out_channels, call.output.numel() // module.out_channels)]
+    if isinstance(module, PackedConvNeXtBlock):
+        pixels = call.output.numel() // module.out_channels
+        return [
+            _layer(module.depthwise_weight, module.in_channels, pixels),
+            _layer(module.expand_weight, module.hidden_channels, pixels),
+            _layer(module.project_weight, module.out_channels, pixels),
+        ]
     if not isinstance(module, PackedMBConv):
         return []
     images, _, height, width = call.input.shape
@@ -101,6 +111,11 @@ def _layers(module: PackedModule, call: Call) -> list[_Layer]:
 
 def _layer(packed: Tensor, outputs: int, positions: int) -> _Layer:
     return _Layer(math.prod(packed.shape[1:4]), outputs, positions)
+
+
+def _norm_bytes(module: PackedModule) -> int:
+    """Scale and shift of a layer norm without the padding to whole blocks; nothing of other modules."""
+    return 2 * module.in_channels * _FLOAT if isinstance(module, PackedLayerNorm) else 0
 
 
 def _first_half_bytes(module: PackedModule) -> int:

@@ -48,7 +48,7 @@ class PackedChain(torch.nn.Module):
         self._planar = self.reads_planar
         self.program = ops.chain.program_of([link.module.step() for link in links], self.wiring)
         self._join()
-        self.register_load_state_dict_post_hook(_join_again)
+        self.register_load_state_dict_post_hook(_join_again)  # type: ignore[no-untyped-call]
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the last module's output."""
@@ -78,7 +78,8 @@ class PackedChain(torch.nn.Module):
     @property
     def reads_planar(self) -> bool:
         """Whether a contiguous (N, C, H, W) input needs no conversion to channels_last."""
-        return bool(getattr(self.links[0], "kernel", "") == "dense")
+        shared = any(0 in wires for wires in self.wiring[1:]) or self.wiring[0][1] == 0
+        return getattr(self.links[0], "kernel", "") == "dense" and not shared
 
     def describe(self) -> str:
         """The chain in a few words."""
@@ -94,7 +95,7 @@ class PackedChain(torch.nn.Module):
 
         One tensor costs the dispatcher what one weight does, and a change of a module's buffer in place changes it.
         """
-        steps = [module.step() for module in self.links]
+        steps = [module.step() for module in self.links]  # type: ignore[operator]
         self.register_buffer("weights", ops.chain.join_weights(steps), persistent=False)
         position = 0
         for module, step in zip(self.links, steps, strict=True):
@@ -103,6 +104,15 @@ class PackedChain(torch.nn.Module):
                 view = self.weights[position : position + tensor.numel()].view(tensor.shape)
                 module.register_buffer(names[id(tensor)], view)
                 position += tensor.numel()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())  # type: ignore[no-untyped-call]
+        state["_buffers"] = {}  # the modules have them too
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._join()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -24,6 +24,12 @@ class PackedModule(torch.nn.Module):
 
         return super()._apply(keep_float32, recurse)  # type: ignore[no-untyped-call]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A view into a chain's weights would take all of them along, once a module.
+        state = dict(super().__getstate__())  # type: ignore[no-untyped-call]
+        state["_buffers"] = {name: _alone(buffer) for name, buffer in self._buffers.items()}
+        return state
+
     window: FusedWindow
     in_channels: int
     out_channels: int
@@ -52,3 +58,10 @@ class PackedModule(torch.nn.Module):
     def describe(self) -> str:
         """The kernel and its shape in a few words."""
         raise NotImplementedError
+
+
+def _alone(buffer: Tensor | None) -> Tensor | None:
+    """The buffer, or a copy where it is a part of something larger."""
+    if buffer is None or buffer.is_meta or buffer.untyped_storage().nbytes() == buffer.nbytes:
+        return buffer
+    return buffer.clone()

@@ -188,6 +188,18 @@ def value_shapes(shape: Sequence[int], program: str) -> list[Shape]:
     return values
 
 
+def kinds_of(program: str) -> list[int]:
+    """The kind of every step of a program."""
+    shapes: list[Shape] = [(1, 1, 1, 1)]
+    kinds = []
+    numbers = _Numbers(program)
+    while not numbers.at_end:
+        kind, source, _ = numbers.take(3)
+        kinds.append(kind)
+        shapes.append(_SHAPES[kind](numbers, shapes[source]))
+    return kinds
+
+
 def _fake_chain(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
     batch, channels, height, width = value_shapes(input.shape, program)[-1]
     if flat:
