@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from convfirst_ext.fusion import recognition
 from convfirst_ext.fusion.ceilings import Ceilings, ceilings_for
+from convfirst_ext.fusion.chain_watch import ChainWatch
 from convfirst_ext.fusion.explanation_table import table
-from convfirst_ext.fusion.records import Record, Totals, totals_of
+from convfirst_ext.fusion.records import ChainTime, Record, Totals, totals_of
 from convfirst_ext.fusion.stopwatch import Stopwatch
 from convfirst_ext.fusion.tiles import tiles_of
 from convfirst_ext.fusion.work import Call, convolution_work, packed_work
@@ -29,11 +30,15 @@ class Explanation:
     Attributes:
         records: one a block.
         ceilings: what the times are compared with, or None where nothing was timed.
+        chains: what the calls take that run several blocks; empty where nothing was timed.
     """
 
-    def __init__(self, records: list[Record], ceilings: Ceilings | None = None) -> None:
+    def __init__(
+        self, records: list[Record], ceilings: Ceilings | None = None, chains: list[ChainTime] | None = None
+    ) -> None:
         self.records = records
         self.ceilings = ceilings
+        self.chains = chains or []
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
@@ -57,6 +62,8 @@ class Explanation:
         if totals.fallback_share is not None:
             summary += f"; layers left to torch take {100 * totals.fallback_share:.0f} % of the time"
         lines = [*table(self.records, totals), f"{summary}."]
+        for chain in self.chains:
+            lines.append(f"{chain.name}: {chain.blocks} blocks in one call, {1e3 * chain.seconds:.3f} ms.")
         if self.ceilings is not None:
             lines.append(f"Ceilings of {self.ceilings}.")
         return "\n".join(lines)
@@ -68,6 +75,7 @@ def explain(model: nn.Module, example: Any, time: bool = True) -> Explanation:
     A block is a packed module or a convolution; other layers are not listed. With ``time`` each is called by itself on
     the input it got, its caches warm, for about 20 ms (about three seconds for all, unless single calls take longer),
     and compared with the machine's peak and copy bandwidth, which are measured once a process and number of threads.
+    Blocks of a chain are timed where they run, inside it.
 
     Args:
         model: stock, patched or optimized; it is not changed.
@@ -97,18 +105,18 @@ def explain(model: nn.Module, example: Any, time: bool = True) -> Explanation:
     with ExitStack() as stack:
         watch = stack.enter_context(Stopwatch(len(listed))) if time else None
         stack.enter_context(_in_eval_mode(model))
-        stack.enter_context(_one_by_one(model))
-        records = stack.enter_context(_recording(listed, watch))
+        chains = stack.enter_context(_one_by_one(model, watch))
+        records = stack.enter_context(_recording(listed, watch, chains))
         stack.enter_context(torch.no_grad())
         model(*arguments)
     if all(record.seconds is None for record in records):
         return Explanation(records)
     ceilings = ceilings_for(torch.get_num_threads())
-    return Explanation([_compared(record, ceilings) for record in records], ceilings)
+    return Explanation([_compared(record, ceilings) for record in records], ceilings, chains.times)
 
 
 @contextmanager
-def _recording(listed: dict[str, nn.Module], watch: Stopwatch | None) -> Iterator[list[Record]]:
+def _recording(listed: dict[str, nn.Module], watch: Stopwatch | None, chains: ChainWatch) -> Iterator[list[Record]]:
     """Gives the list that fills with a record at the first call of every listed module."""
     records: list[Record] = []
     seen: set[nn.Module] = set()
@@ -123,8 +131,10 @@ def _recording(listed: dict[str, nn.Module], watch: Stopwatch | None) -> Iterato
             call = Call(tensors[0], tensors[1] if len(tensors) > 1 else None, output)
             record = _describe(name, module, call)
             if watch is not None and output.device.type == "cpu":
-                # Timed at once, so that no input is kept longer than the model keeps it; past the hooks of users.
-                seconds = watch.median_seconds(lambda: module.forward(*args, **kwargs))
+                seconds = chains.seconds.get(module)
+                if seconds is None:
+                    # Timed at once, so that no input is kept longer than the model keeps it; past users' hooks.
+                    seconds = watch.median_seconds(lambda: module.forward(*args, **kwargs))
                 record = replace(record, seconds=seconds)
             records.append(record)
 
@@ -152,16 +162,17 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _one_by_one(model: nn.Module) -> Iterator[None]:
+def _one_by_one(model: nn.Module, watch: Stopwatch | None) -> Iterator[ChainWatch]:
     """Lets containers that make one call for all their blocks call them singly, so that each can be seen."""
+    chains = ChainWatch(watch)
     changed: list[tuple[nn.Module, dict[str, Any]]] = []
     try:
-        for module in model.modules():
+        for name, module in model.named_modules():
             if _is_container(module):
                 own = {key: value for key, value in vars(module).items() if key == "forward"}
                 changed.append((module, own))
-                module.__dict__["forward"] = module.run_stepwise
-        yield
+                module.__dict__["forward"] = chains.stepwise(name, module)
+        yield chains
     finally:
         for module, own in changed:
             module.__dict__.pop("forward", None)

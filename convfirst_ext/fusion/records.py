@@ -23,7 +23,8 @@ class Record:
             the residual where it is another tensor than the input. For a layer torch runs, the same as bytes_moved.
         workspace_bytes: a thread's scratch memory in bytes, with its part of what threads share; None where no tile
             plan decides it.
-        seconds: median time of a call by itself, caches warm; None where it was not measured.
+        seconds: median time of a call by itself, caches warm, or of the block's turn inside its chain; None where it
+            was not measured.
         roofline: shortest time that the machine's ceilings allow, divided by ``seconds``; None where that is. Slightly
             above 1 is possible: a block that mostly reads outruns copies, which are the ceiling of memory.
     """
@@ -42,6 +43,21 @@ class Record:
 
 
 @dataclass(frozen=True)
+class ChainTime:
+    """A chain of blocks that run in one call.
+
+    Attributes:
+        name: the chain's module.
+        blocks: how many it runs.
+        seconds: median time of a call.
+    """
+
+    name: str
+    blocks: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Totals:
     """Sums over records.
 
@@ -49,7 +65,7 @@ class Totals:
         macs: multiply-adds.
         bytes_moved: bytes that the blocks move.
         bytes_bound: bytes that they cannot avoid moving.
-        seconds: time of the blocks one by one, or None where one was not measured.
+        seconds: sum of the blocks' times, or None where one was not measured.
         roofline: shortest time that the ceilings allow, divided by ``seconds``.
         fallback_share: part of ``seconds`` spent in layers that torch runs.
     """

@@ -33,9 +33,16 @@ class Stopwatch:
         self._done = 0
         self._bar: tuple[Progress, TaskID] | None = None
 
-    def median_seconds(self, call: Callable[[], object]) -> float:
-        """The median time of a call in seconds; the first few of many, which warm the caches, do not shift it."""
-        share = self._share if self._spent < _BUDGET_SECONDS else 0.0  # slow calls have used up what others would get
+    def median_seconds(self, call: Callable[[], object], stands_for: int = 1) -> float:
+        """The median time of a call in seconds; the first few of many, which warm the caches, do not shift it.
+
+        Args:
+            call: what is measured.
+            stands_for: how many of the announced calls it is; a call that none was announced for gets the time of one.
+        """
+        share = self._share * max(stands_for, 1)
+        if self._spent >= _BUDGET_SECONDS:  # slow calls have used up what others would get
+            share = 0.0
         begin = now = time.perf_counter()
         seconds: list[float] = []
         while not seconds or now - begin < share:
@@ -44,7 +51,7 @@ class Stopwatch:
             now = time.perf_counter()
             seconds.append(now - start)
         self._spent += now - begin
-        self._done += 1
+        self._done += stands_for
         self._show()
         return median(seconds)
 
