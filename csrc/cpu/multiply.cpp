@@ -57,6 +57,26 @@ void multiply_blocks(const GemmKernel* family, GemmArgs g, int64_t pixels) {
   }
 }
 
+// Weights that stay in the L1 cache leave the order free: all channels of some pixels, then the next pixels, writes
+// memory in the order it lies.
+constexpr int64_t kCachedWeights = 4096;
+constexpr int64_t kPixelsAtOnce = 28;
+
+void multiply_all_blocks(const KernelTable& kernels, const GemmArgs& g, int64_t pixels, int64_t blocks, int width) {
+  const int64_t whole = g.last_lanes <= kHalfLanes ? blocks - 1 : blocks;
+  for (int64_t block = 0; block < blocks;) {
+    const int64_t taken = block < whole ? std::min<int64_t>(width, whole - block) : 1;
+    GemmArgs part = g;
+    part.b += block * g.b_block;
+    part.init += block * g.init_block;
+    part.c += block * g.c_block;
+    if (part.residual) part.residual += block * g.c_block;
+    if (block + taken < blocks) part.last_lanes = kLanes;
+    multiply_blocks(block < whole ? kernels.gemm[taken - 1] : kernels.gemm_half, part, pixels);
+    block += taken;
+  }
+}
+
 }  // namespace
 
 Clamp clamp_of(Activation activation) {
@@ -72,17 +92,14 @@ Clamp clamp_of(Activation activation) {
 void multiply(const KernelTable& kernels, const GemmArgs& g, int64_t pixels, int64_t blocks) {
   if (pixels <= 0 || blocks <= 0) return;
   const int64_t whole = g.last_lanes <= kHalfLanes ? blocks - 1 : blocks;
-  const int width = best_width(kernels, pixels, whole);
-  for (int64_t block = 0; block < blocks;) {
-    const int64_t taken = block < whole ? std::min<int64_t>(width, whole - block) : 1;
-    GemmArgs part = g;
-    part.b += block * g.b_block;
-    part.init += block * g.init_block;
-    part.c += block * g.c_block;
-    if (part.residual) part.residual += block * g.c_block;
-    if (block + taken < blocks) part.last_lanes = kLanes;
-    multiply_blocks(block < whole ? kernels.gemm[taken - 1] : kernels.gemm_half, part, pixels);
-    block += taken;
+  const bool streams = g.c_block == kLanes && !g.c_row && blocks > 2 && blocks * g.b_block <= kCachedWeights;
+  const int64_t step = streams ? kPixelsAtOnce : pixels;
+  const int width = best_width(kernels, std::min(step, pixels), whole);
+  GemmArgs part = g;
+  for (int64_t done = 0; done < pixels; done += step) {
+    part.a = g.a + done * g.a_stride, part.c = g.c + done * g.c_stride, part.init = g.init + done * g.init_stride;
+    if (g.residual) part.residual = g.residual + done * g.residual_stride;
+    multiply_all_blocks(kernels, part, std::min(step, pixels - done), blocks, width);
   }
 }
 

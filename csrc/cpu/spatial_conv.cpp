@@ -12,9 +12,11 @@
 namespace convfirst {
 namespace {
 
-constexpr int64_t kGatheredFloats = 8 * 1024;  // a band's copy stays within the L1 cache
-constexpr int64_t kInPlaceWidth = 28;          // narrower rows spend more on their edges than on a copy
+constexpr int64_t kGatheredFloats = 24 * 1024;  // a band's copy stays well within the L2 cache
+constexpr int64_t kInPlaceWidth = 28;           // narrower rows spend more on their edges than on a copy
 constexpr int64_t kInPlaceBand = 8;
+constexpr int64_t kLeastGatheredBand = 4;
+constexpr int64_t kRowsAtOnce = 8;
 
 class SpatialConv {
  public:
@@ -29,30 +31,37 @@ class SpatialConv {
         clamp_(clamp_of(conv.activation)),
         padded_w_((conv.out_w - 1) * conv.window.stride_w + conv.window.span_w()) {}
 
+  // All channel blocks of a band before the next band: memory is then read and written about in the order it lies.
   void run() const {
     const int64_t band = band_rows(), bands = ceil_div(conv_.out_h, band), blocks = conv_.blocks();
-    for_each_task(conv_.in.n * bands * blocks, [&](int64_t task) {
-      const int64_t block = task % blocks, first = task / blocks % bands * band;
-      run_band(task / blocks / bands, block, first, std::min(conv_.out_h, first + band));
+    const int64_t parts = std::min(blocks, ceil_div(4 * thread_count(), conv_.in.n * bands));
+    for_each_task(conv_.in.n * bands * parts, [&](int64_t task) {
+      const int64_t image = task / parts / bands, first = task / parts % bands * band, part = task % parts;
+      const int64_t last = std::min(conv_.out_h, first + band);
+      for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block) {
+        run_band(image, block, first, last);
+      }
     });
   }
 
  private:
+  // Rows so long that a copy would hold few of them are read where they lie, and rows of which a stride uses a part.
   bool in_place(int64_t block) const {
     return conv_.in.storage == Storage::kFloat32 && multiplier_ == 1 && conv_.lanes(block) == kLanes &&
-           conv_.out_w >= kInPlaceWidth;
+           (window_.stride_w > 1 || gathered_band() < kLeastGatheredBand) && conv_.out_w >= kInPlaceWidth;
   }
 
-  int64_t band_rows() const {
-    if (in_place(0)) return std::min(conv_.out_h, kInPlaceBand);
+  int64_t gathered_band() const {
     const int64_t fitting = kGatheredFloats / (padded_w_ * kLanes) - window_.span_h();
     return std::clamp<int64_t>(fitting / window_.stride_h + 1, 1, conv_.out_h);
   }
 
+  int64_t band_rows() const { return in_place(0) ? std::min(conv_.out_h, kInPlaceBand) : gathered_band(); }
+
   void run_band(int64_t image, int64_t block, int64_t y0, int64_t y1) const {
     const int64_t gathered = ((y1 - y0 - 1) * window_.stride_h + window_.span_h()) * padded_w_ * kLanes;
     const int64_t row_out = conv_.out_w * kLanes;
-    float* scratch = task_scratch(gathered + row_out);
+    float* scratch = task_scratch(gathered + kRowsAtOnce * row_out);
     if (in_place(block)) {
       for (int64_t y = y0; y < y1; ++y) run_row_in_place(image, block, y, scratch, scratch + gathered);
       return;
@@ -60,14 +69,22 @@ class SpatialConv {
     const int64_t top = y0 * window_.stride_h - window_.top;
     const Patch patch{image, top, (y1 - y0 - 1) * window_.stride_h + window_.span_h(), -window_.left, padded_w_};
     gather_block(kernels_, conv_.in, patch, block * kLanes, conv_.lanes(block), multiplier_, scratch);
+    for (int64_t y = y0; y < y1; y += kRowsAtOnce) {
+      run_gathered_rows(image, block, y, std::min(y1, y + kRowsAtOnce), top, scratch, scratch + gathered);
+    }
+  }
+
+  void run_gathered_rows(int64_t image, int64_t block, int64_t y0, int64_t y1, int64_t top, const float* copy,
+                         float* rows_out) const {
+    const float* rows[kRowsAtOnce * kMaxKernelRows];
     for (int64_t y = y0; y < y1; ++y) {
-      const float* rows[kMaxKernelRows];
       for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
         const int64_t in_y = y * window_.stride_h - window_.top + ky * window_.dilation_h;
-        rows[ky] = in_y < 0 || in_y >= conv_.in.h ? nullptr : scratch + (in_y - top) * padded_w_ * kLanes;
+        const bool outside = in_y < 0 || in_y >= conv_.in.h;
+        rows[(y - y0) * window_.kernel_h + ky] = outside ? nullptr : copy + (in_y - top) * padded_w_ * kLanes;
       }
-      run_span(image, block, y, 0, conv_.out_w, rows, kLanes, scratch + gathered);
     }
+    run_span(image, block, y0, y1 - y0, 0, conv_.out_w, rows, kLanes, rows_out);
   }
 
   // Outputs [first, last) see inside columns only.
@@ -86,7 +103,7 @@ class SpatialConv {
                      ? nullptr
                      : static_cast<const float*>(conv_.in.data) + pixel * conv_.in.c + block * kLanes;
     }
-    run_span(image, block, y, first, last, rows, conv_.in.c, row_out);
+    run_span(image, block, y, 1, first, last, rows, conv_.in.c, row_out);
   }
 
   void run_edge(int64_t image, int64_t block, int64_t y, int64_t first, int64_t last, float* edge,
@@ -101,22 +118,23 @@ class SpatialConv {
       const int64_t in_y = patch.row + ky * window_.dilation_h;
       rows[ky] = in_y < 0 || in_y >= conv_.in.h ? nullptr : edge + ky * window_.dilation_h * columns * kLanes;
     }
-    run_span(image, block, y, first, last, rows, kLanes, row_out);
+    run_span(image, block, y, 1, first, last, rows, kLanes, row_out);
   }
 
-  void run_span(int64_t image, int64_t block, int64_t y, int64_t first, int64_t last, const float* const* rows,
-                int64_t in_stride, float* row_out) const {
+  // Outputs [first, last) of `runs` rows from y on.
+  void run_span(int64_t image, int64_t block, int64_t y, int64_t runs, int64_t first, int64_t last,
+                const float* const* rows, int64_t in_stride, float* row_out) const {
     const int64_t position = ((image * conv_.out_h + y) * conv_.out_w + first) * conv_.out_c + block * kLanes;
     void* out = offset(conv_.out, conv_.in.storage, position);
     const bool direct = conv_.stores_directly() && !conv_.residual;
     const int64_t inputs = grouped_ ? 8 : 1;
     SpatialArgs s{};
-    s.runs = 1;
-    s.rows = rows, s.in_stride = in_stride;
+    s.rows = rows, s.runs = runs, s.rows_step = window_.kernel_h, s.in_stride = in_stride;
     s.weights = conv_.weights + block * window_.kernel_h * window_.kernel_w * inputs * kLanes;
     s.bias = conv_.bias + block * kLanes;
     s.out = direct ? static_cast<float*>(out) : row_out;
-    s.out_stride = direct ? conv_.out_c : kLanes;
+    s.out_stride = direct ? conv_.out_c : kLanes, s.out_row = (last - first) * kLanes;
+    if (direct) s.out_row = conv_.out_w * conv_.out_c;
     s.lanes = direct ? conv_.lanes(block) : kLanes;
     s.low = clamp_.low, s.high = clamp_.high;
     const int64_t outputs = last - first;
@@ -127,7 +145,7 @@ class SpatialConv {
     f.in = row_out, f.in_stride = kLanes, f.out = out, f.out_stride = conv_.out_c;
     f.residual = conv_.residual ? offset(conv_.residual, conv_.in.storage, position) : nullptr;
     f.residual_stride = conv_.out_c;
-    f.pixels = last - first, f.channels = conv_.lanes(block), f.activation = conv_.activation;
+    f.pixels = runs * (last - first), f.channels = conv_.lanes(block), f.activation = conv_.activation;
     kernels_.finish[static_cast<int>(conv_.in.storage)](f);
   }
 
