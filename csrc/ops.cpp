@@ -33,6 +33,7 @@ STABLE_TORCH_LIBRARY(convfirst, m) {
       "Tensor project_weight, Tensor project_bias, Tensor? residual, int[2] stride, int[4] padding, int[2] dilation, "
       "int groups, int hidden_channels, int out_channels, str activation, str output_activation, " SE_ARGUMENTS
       ") -> Tensor");
+  m.def("empty_weights(int floats) -> Tensor");
   m.def("chain_packed(Tensor input, Tensor weights, str program, bool flat) -> Tensor");
   m.def("profile_chain_packed(Tensor input, Tensor weights, str program, bool flat) -> (Tensor, Tensor)");
 }

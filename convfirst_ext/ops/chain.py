@@ -98,9 +98,10 @@ def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[T
 
 
 def join_weights(steps: Sequence[Step]) -> Tensor:
-    """The tensors of all steps one behind the other."""
+    """The tensors of all steps one behind the other, on huge pages where the system has them."""
     tensors = [tensor.reshape(-1) for step in steps for tensor in step.tensors]
-    return torch.cat(tensors) if tensors else torch.empty(0)
+    weights = _raw.empty_weights.default(sum(tensor.numel() for tensor in tensors))
+    return torch.cat(tensors, out=weights) if tensors else weights
 
 
 def run_step(input: Tensor, step: Step, residual: bool = False) -> Tensor:

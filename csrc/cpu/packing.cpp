@@ -34,6 +34,15 @@ Tensor pack_weight(const Tensor weight) {
   return packed;
 }
 
+// Fresh memory for the weights of a whole network.
+Tensor empty_weights(int64_t floats) {
+  STD_TORCH_CHECK(floats >= 0, "floats must be 0 or more, but is ", floats, ".");
+  const int64_t strides[] = {1};
+  Tensor out = empty_strided(&floats, strides, 1, aoti_torch_dtype_float32());
+  advise_huge_pages(out.mutable_data_ptr(), floats * 4);
+  return out;
+}
+
 }  // namespace
 
 WeightShape weight_shape(const Tensor& weight) {
@@ -72,5 +81,8 @@ std::vector<float> padded_bias(const std::optional<Tensor>& bias, int64_t out_c)
 }
 
 STABLE_TORCH_LIBRARY_IMPL(convfirst, CPU, m) { m.impl("pack_weight", TORCH_BOX(&pack_weight)); }
+STABLE_TORCH_LIBRARY_IMPL(convfirst, CompositeExplicitAutograd, m) {
+  m.impl("empty_weights", TORCH_BOX(&empty_weights));
+}
 
 }  // namespace convfirst

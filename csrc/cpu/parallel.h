@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "huge_pages.h"
 #include "team.h"
 
 namespace convfirst {
@@ -46,10 +47,12 @@ class Arena {
 
  private:
   void grow(int64_t count) {
-    constexpr int64_t kAlignment = 64;
-    const int64_t bytes = (count * 4 + kAlignment - 1) / kAlignment * kAlignment;
-    void* fresh = std::aligned_alloc(kAlignment, static_cast<size_t>(bytes));
+    constexpr int64_t kAlignment = 64, kLarge = kHugePageBytes / 4;
+    const int64_t wanted = count * 4, alignment = wanted >= kLarge ? kHugePageBytes : kAlignment;
+    const int64_t bytes = (wanted + alignment - 1) / alignment * alignment;
+    void* fresh = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(bytes));
     if (!fresh) throw std::bad_alloc();
+    if (alignment == kHugePageBytes) advise_huge_pages(fresh, bytes);
     std::free(data_);
     data_ = static_cast<float*>(fresh);
     capacity_ = count;

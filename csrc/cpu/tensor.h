@@ -8,11 +8,8 @@
 
 #include <cstdint>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "../checks.h"
+#include "huge_pages.h"
 #include "microkernels/api.h"
 
 namespace convfirst {
@@ -60,27 +57,15 @@ inline const void* view_like(const Tensor& t, const char* name, const Tensor& ot
   return t.const_data_ptr();
 }
 
-// Asks for huge pages under a large fresh tensor: touching it a small page at a time can take longer than the
-// convolution that fills it. Memory that has been touched before is not changed.
-inline void advise_huge_pages(void* data, int64_t bytes) {
-#if defined(__linux__)
-  constexpr int64_t kWorthIt = int64_t{8} << 20, kPage = int64_t{2} << 20;
-  if (bytes < kWorthIt) return;
-  const auto start = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
-  const auto end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / kPage * kPage;
-  madvise(reinterpret_cast<void*>(start), end - start, MADV_HUGEPAGE);
-#else
-  (void)data, (void)bytes;
-#endif
-}
-
 // An (n, c, h, w) tensor in channels_last order with the dtype of like.
 inline Tensor empty_nhwc(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
   int32_t dtype;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
   Tensor out = empty_strided(sizes, strides, 4, dtype);
-  advise_huge_pages(out.mutable_data_ptr(), n * c * h * w * storage_bytes(storage_of(like, "input")));
+  constexpr int64_t kLarge = int64_t{8} << 20;
+  const int64_t bytes = n * c * h * w * storage_bytes(storage_of(like, "input"));
+  if (bytes >= kLarge) advise_huge_pages(out.mutable_data_ptr(), bytes);
   return out;
 }
 
