@@ -206,7 +206,9 @@ def test_users_of_the_package_need_no_private_name(path: Path) -> None:
 
 def operators() -> list[str]:
     schemas = re.findall(r'\bm\.def\(\s*"(\w+)\(', (ROOT / "csrc/ops.cpp").read_text())
-    return sorted({name.removesuffix("_packed").removeprefix("profile_") for name in schemas} - {"empty_weights", "pack_weight"})
+    return sorted(
+        {name.removesuffix("_packed").removeprefix("profile_") for name in schemas} - {"empty_weights", "pack_weight"}
+    )
 
 
 @pytest.mark.parametrize("op", operators())
