@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,7 +40,8 @@ class Setup:
     def model_channels_last(self) -> nn.Module:
         """The model in the dtype, its weights in channels_last."""
         model: nn.Module = self.model.to(self.dtype)
-        return cast(nn.Module, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     @property
     def image_channels_last(self) -> torch.Tensor:
