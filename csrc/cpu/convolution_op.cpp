@@ -1,6 +1,7 @@
 // Checks the arguments of a single convolution, allocates its output and runs it.
 #include "convolution_op.h"
 
+#include "parallel.h"
 #include "spatial_run.h"
 
 namespace convfirst {
@@ -69,6 +70,7 @@ Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor
   Tensor out = allocate(input, conv);
   if (residual) conv.residual = view_like(*residual, "residual", out);
   conv.out = out.mutable_data_ptr();
+  const TeamLease lease(torch::stable::get_num_threads());
   if (out.numel() > 0) kind.run(conv);
   return out;
 }
