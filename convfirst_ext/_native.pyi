@@ -6,6 +6,7 @@ class CpuInfo(TypedDict):
     isa: str
     available: list[str]
     known: list[str]
+    multiplies_half: bool
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int

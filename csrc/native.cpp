@@ -59,6 +59,7 @@ py::dict cpu_info() {
   info["isa"] = kernels.isa_in_use();
   info["available"] = available;
   info["known"] = known;
+  info["multiplies_half"] = kernels.multiplies_half();
   info["l1_bytes"] = caches.l1;
   info["l2_bytes"] = caches.l2;
   info["l3_bytes"] = caches.l3;

@@ -16,6 +16,7 @@
 
 STABLE_TORCH_LIBRARY(convfirst, m) {
   m.def("pack_weight(Tensor weight) -> Tensor");
+  m.def("pack_transposed_weight(Tensor weight, int groups) -> Tensor");
   m.def("depthwise_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
   m.def("depthwise_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
   m.def("grouped_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
@@ -24,6 +25,14 @@ STABLE_TORCH_LIBRARY(convfirst, m) {
   m.def("pointwise_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
   m.def("dense_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
   m.def("dense_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
+  m.def("trimmed_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
+  m.def("trimmed_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
+  m.def(
+      "split_conv_transpose2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, "
+      "int[2] output_padding, int[2] dilation, int groups) -> Tensor");
+  m.def(
+      "split_conv_transpose2d_packed(Tensor input, Tensor weight, Tensor bias, int[2] stride, int[4] padding, "
+      "int[2] output_padding, int[2] dilation, int groups, int out_channels, str activation) -> Tensor");
   m.def(
       "depthwise_separable_packed(Tensor input, Tensor conv_weight, Tensor conv_bias, Tensor project_weight, "
       "Tensor project_bias, Tensor? residual, int[2] stride, int[4] padding, int[2] dilation, int out_channels, "
@@ -33,7 +42,12 @@ STABLE_TORCH_LIBRARY(convfirst, m) {
       "Tensor project_weight, Tensor project_bias, Tensor? residual, int[2] stride, int[4] padding, int[2] dilation, "
       "int groups, int hidden_channels, int out_channels, str activation, str output_activation, " SE_ARGUMENTS
       ") -> Tensor");
-  m.def("empty_weights(int floats) -> Tensor");
+  m.def("empty_weights(int elements, bool half) -> Tensor");
+  m.def(
+      "strided_weight_grad(Tensor input, Tensor grad, int[2] kernel_size, int[2] stride, int[4] padding, int[2] "
+      "dilation, "
+      "int groups) -> Tensor");
+  m.def("multiplies_half() -> bool");
   m.def("chain_packed(Tensor input, Tensor weights, str program, bool flat) -> Tensor");
   m.def("profile_chain_packed(Tensor input, Tensor weights, str program, bool flat) -> (Tensor, Tensor)");
 }

@@ -23,6 +23,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "depthwise_conv2d": {"input": IMAGE, "weight": DEPTHWISE, "bias": torch.randn(16)},
     "grouped_conv2d": {"input": IMAGE, "weight": GROUPED, "bias": torch.randn(16), "groups": 2},
     "dense_conv2d": {"input": IMAGE, "weight": DENSE, "bias": BIAS},
+    "trimmed_conv2d": {"input": IMAGE, "weight": DENSE, "bias": BIAS},
     "pointwise_conv2d": {"input": IMAGE, "weight": POINTWISE, "bias": BIAS, "residual": torch.randn(2, 20, 6, 7)},
     "depthwise_separable": {
         "input": IMAGE,

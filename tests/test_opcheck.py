@@ -96,6 +96,23 @@ def _chains() -> list[tuple[Any, ...]]:
     return [*flat, whole]
 
 
+def _split(weight: tuple[int, ...], groups: int) -> list[tuple[Any, ...]]:
+    rest = ([2, 2], [1, 1, 1, 1], [1, 0], [1, 1], groups)
+    cases: list[tuple[Any, ...]] = [
+        (_image(weight[0], dtype), _weight(*weight, dtype=dtype), None, *rest) for dtype in DTYPES
+    ]
+    leaves = _image(weight[0]).requires_grad_(), _weight(*weight).requires_grad_()
+    cases.append((*leaves, torch.randn(weight[1] * groups).requires_grad_(), *rest))
+    return cases
+
+
+def _split_packed(weight: tuple[int, ...], groups: int) -> list[tuple[Any, ...]]:
+    channels = weight[1] * groups
+    packed_weight = packed.pack_transposed_weight(_weight(*weight), groups)
+    rest = (packed.pack_bias(None, channels), [2, 2], [1, 0, 1, 2], [1, 0], [1, 1], groups, channels, "relu")
+    return [(_image(weight[0], dtype), packed_weight, *rest) for dtype in DTYPES]
+
+
 ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "chain_packed": _chains(),
     "profile_chain_packed": _chains(),
@@ -107,6 +124,15 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "pointwise_conv2d": _plain((20, 13, 1, 1), 13, 1),
     "pointwise_conv2d_packed": _packed((20, 13, 1, 1), 13, 1),
     "dense_conv2d": _plain((20, 3, 3, 3), 3, 1),
+    "trimmed_conv2d": _plain((20, 5, 3, 3), 5, 1),
+    "trimmed_conv2d_packed": _packed((20, 5, 3, 3), 5, 1),
+    "split_conv_transpose2d": _split((5, 20, 3, 3), 1) + _split((17, 2, 3, 3), 17),
+    "split_conv_transpose2d_packed": _split_packed((5, 20, 3, 3), 1) + _split_packed((17, 1, 3, 3), 17),
+    "strided_weight_grad": [
+        (_image(c).requires_grad_(), _image(o, size=3).requires_grad_(), [3, 3], [2, 2], [1, 1, 1, 1], [1, 1], g)
+        for c, o, g in ((5, 20, 1), (17, 17, 17), (6, 4, 2))
+    ],
+    "pack_transposed_weight": [(_weight(6, 17, 3, 3, dtype=dtype), groups) for dtype in DTYPES for groups in (1, 3)],
     "dense_conv2d_packed": _packed((20, 3, 3, 3), 3, 1),
     "depthwise_separable_packed": _separable_packed(),
     "mbconv_packed": _mbconv_packed(),

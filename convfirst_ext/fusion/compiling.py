@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from convfirst_ext.fusion import hazards
 from convfirst_ext.fusion.lifting import lift
-from convfirst_ext.fusion.optimization import finish, fuse_graph
+from convfirst_ext.fusion.optimization import compute_in_half, finish, fuse_graph
 
 NAME = "convfirst"
 
@@ -99,6 +99,8 @@ class CompiledGraph:
             return None
         _restore_layout(lifted.graph_module.graph, self._contiguous)
         finish(lifted.graph_module)
+        if any(args[i].dtype == torch.float16 for i in lifted.weights):
+            compute_in_half(lifted.graph_module)
         self.fused = lifted.graph_module.eval()
         self._positions = lifted.weights, lifted.scalars
         return _Packed(lifted.graph_module.forward, lifted.inputs, weights)

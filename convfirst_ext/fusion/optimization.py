@@ -17,6 +17,8 @@ from convfirst_ext.fusion.chains import chain_modules
 from convfirst_ext.fusion.classifier import pack_classifier
 from convfirst_ext.fusion.convnext import convnext_parts, is_image_layer_norm, pack_convnext
 from convfirst_ext.fusion.folding import bypass, fold_convolutions
+from convfirst_ext.fusion.patching import swap_transposed
+from convfirst_ext.nn import PackedChain
 from convfirst_ext.ops.checks import DTYPES
 
 # Attributes of a model that its users read; tracing keeps only what the graph calls.
@@ -39,7 +41,9 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
     Args:
         model: any module; it is not changed. Traced with torch.fx, or module by module where that fails.
-        dtype: torch.bfloat16 or torch.float16 to compute in (sums stay float32), None for the dtype of the input.
+        dtype: torch.bfloat16 or torch.float16, None for the dtype of the input. Where the CPU multiplies float16
+            numbers (AVX512-FP16), float16 models do: sums of at most 96 products are float16, sums of those float32.
+            Otherwise products and sums are float32.
 
     Returns:
         A module in eval mode whose parameters want no gradient. It raises RuntimeError for an input that does.
@@ -57,8 +61,11 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
             raise ValueError(f"model must keep running statistics in every batch norm, but {name!r} has none.")
     with torch.no_grad():
         fused = _optimize(copy.deepcopy(model).eval(), dtype)
+    swap_transposed(fused)
     if dtype is not None:
         fused = fused.to(dtype)
+    if torch.float16 in (dtype, next((p.dtype for p in model.parameters()), None)):
+        compute_in_half(fused)
     fused.eval()
     for parameter in fused.parameters():
         parameter.requires_grad_(False)
@@ -150,6 +157,13 @@ def fuse_graph(traced: fx.GraphModule) -> bool:
     pack_classifier(traced)
     chain_modules(traced)
     return True
+
+
+def compute_in_half(fused: nn.Module) -> None:
+    """Lets every chain that can multiply float16 inputs in fp16 do so."""
+    for module in fused.modules():
+        if isinstance(module, PackedChain):
+            module.compute_in_half()
 
 
 def finish(traced: fx.GraphModule) -> None:

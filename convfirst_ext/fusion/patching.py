@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from convfirst_ext.fusion import recognition
-from convfirst_ext.nn import Conv2d
+from convfirst_ext.nn import Conv2d, ConvTranspose2d
 
 
 def patch(model: nn.Module) -> nn.Module:
-    """Swaps every ``torch.nn.Conv2d`` that has a kernel for ``convfirst_ext.nn.Conv2d``, in place.
+    """Swaps every ``torch.nn.Conv2d`` and ``ConvTranspose2d`` that has a kernel for ours, in place.
 
-    Parameters, buffers, hooks, training mode and state_dict keys stay the same objects; subclasses of Conv2d, which may
-    compute something else, are left alone. Calling it again changes nothing.
+    Parameters, buffers, hooks, training mode and state_dict keys stay the same objects; subclasses, which may compute
+    something else, are left alone. Calling it again changes nothing.
 
     Args:
         model: any module.
@@ -28,4 +28,12 @@ def patch(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if Conv2d.matches(module) and recognition.choose_for(module).kernel is not None:  # type: ignore[arg-type]
             Conv2d.from_torch(module)  # type: ignore[arg-type]
+    swap_transposed(model)
     return model
+
+
+def swap_transposed(model: nn.Module) -> None:
+    """Swaps every ``torch.nn.ConvTranspose2d`` that has a kernel, in place."""
+    for module in model.modules():
+        if ConvTranspose2d.matches(module) and recognition.choose_transposed_for(module).kernel is not None:  # type: ignore[arg-type]
+            ConvTranspose2d.from_torch(module)  # type: ignore[arg-type]

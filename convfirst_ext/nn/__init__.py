@@ -1,6 +1,7 @@
 """Modules: trainable drop-ins for torch's layers, and the packed inference modules that ``optimize`` emits."""
 
 from convfirst_ext.nn.conv2d import Conv2d
+from convfirst_ext.nn.conv_transpose2d import ConvTranspose2d
 from convfirst_ext.nn.depthwise_separable import DepthwiseSeparableConv2d
 from convfirst_ext.nn.mbconv import MBConv
 from convfirst_ext.nn.packed_chain import PackedChain
@@ -13,6 +14,7 @@ from convfirst_ext.nn.packed_pool import PackedPool
 
 __all__ = [
     "Conv2d",
+    "ConvTranspose2d",
     "DepthwiseSeparableConv2d",
     "MBConv",
     "PackedChain",

@@ -39,12 +39,14 @@ class PackedChain(torch.nn.Module):
     """
 
     weights: Tensor
+    half_weights: Tensor | None  # what fp16 arithmetic reads
 
     def __init__(self, links: list[Link], flat: bool = False) -> None:
         super().__init__()
         self.links = torch.nn.ModuleList([link.module for link in links])
         self.wiring = [(link.source, link.residual) for link in links]
         self.flat = flat
+        self.multiplies_half = False
         self._planar = self.reads_planar
         self.program = ops.chain.program_of([link.module.step() for link in links], self.wiring)
         self._join()
@@ -52,11 +54,11 @@ class PackedChain(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the last module's output."""
-        return ops.chain.run(self._readable(input), self.weights, self.program, self.flat)
+        return ops.chain.run(self._readable(input), self._weights_for(input), self.program, self.flat)
 
     def profile(self, input: Tensor) -> tuple[Tensor, list[float]]:
         """The output, and the seconds that every module took inside the chain."""
-        output, seconds = ops.chain.profile(self._readable(input), self.weights, self.program, self.flat)
+        output, seconds = ops.chain.profile(self._readable(input), self._weights_for(input), self.program, self.flat)
         return output, seconds.tolist()
 
     def run_stepwise(self, input: Tensor) -> Tensor:
@@ -81,9 +83,22 @@ class PackedChain(torch.nn.Module):
         shared = any(0 in wires for wires in self.wiring[1:]) or self.wiring[0][1] == 0
         return getattr(self.links[0], "kernel", "") == "dense" and not shared
 
+    def compute_in_half(self) -> bool:
+        """Uses fp16 arithmetic for float16 inputs from now on, where this CPU has it; whether it does."""
+        steps = [module.step() for module in self.links]  # type: ignore[operator]
+        self.multiplies_half = bool(ops.chain.half_arithmetic()) and all(map(ops.chain.fits_half, steps))
+        self._join()
+        return self.multiplies_half
+
     def describe(self) -> str:
         """The chain in a few words."""
-        return f"chain of {len(self.links)} blocks"
+        arithmetic = ", in fp16" if self.multiplies_half else ""
+        return f"chain of {len(self.links)} blocks{arithmetic}"
+
+    def _weights_for(self, input: Tensor) -> Tensor:
+        if self.half_weights is not None and input.dtype == torch.float16:
+            return self.half_weights
+        return self.weights
 
     def _readable(self, input: Tensor) -> Tensor:
         if self._planar and input.is_contiguous():
@@ -97,6 +112,8 @@ class PackedChain(torch.nn.Module):
         """
         steps = [module.step() for module in self.links]  # type: ignore[operator]
         self.register_buffer("weights", ops.chain.join_weights(steps), persistent=False)
+        half = ops.chain.join_weights(steps, half=True) if self.multiplies_half else None
+        self.register_buffer("half_weights", half, persistent=False)
         position = 0
         for module, step in zip(self.links, steps, strict=True):
             names = {id(buffer): name for name, buffer in module.named_buffers(recurse=False)}
@@ -112,6 +129,7 @@ class PackedChain(torch.nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.multiplies_half = self.multiplies_half and bool(ops.chain.half_arithmetic())  # this may be another machine
         self._join()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

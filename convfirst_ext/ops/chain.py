@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,6 +21,10 @@ _profile_chain = _raw.profile_chain_packed.default
 CONVOLUTION, FUSED_BLOCK, GLOBAL_POOL, LAYER_NORM, CONVNEXT_BLOCK = range(5)
 # Larger layers do not become part of a chain.
 MOST_CHANNELS, MOST_EXTENT = 1 << 20, 1 << 10
+# Channels in a block of a packed weight.
+LANES = 16
+# fp16: products that are added before their sum is added in fp32 (csrc/cpu/microkernels/api.h), and the largest number.
+MOST_HALF_PRODUCTS, MOST_HALF = 96, 65504.0
 
 
 class Step(NamedTuple):
@@ -79,7 +84,7 @@ def run(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
     Args:
         input: (N, C, H, W) in float32, bfloat16 or float16: dense channels_last, or contiguous where the first step is
             a dense convolution.
-        weights: the tensors of all steps one behind the other, in float32.
+        weights: from ``join_weights``; float16 asks for fp16 arithmetic, which takes a float16 input only.
         program: from ``program_of``.
         flat: whether the result, then of one pixel, is (N, C') instead of (N, C', 1, 1).
 
@@ -97,11 +102,68 @@ def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[T
     return _profile_chain(input, weights, program, flat)
 
 
-def join_weights(steps: Sequence[Step]) -> Tensor:
-    """The tensors of all steps one behind the other, on huge pages where the system has them."""
-    tensors = [tensor.reshape(-1) for step in steps for tensor in step.tensors]
-    weights = _raw.empty_weights.default(sum(tensor.numel() for tensor in tensors))
+def join_weights(steps: Sequence[Step], half: bool = False) -> Tensor:
+    """The tensors of all steps one behind the other, on huge pages where the system has them.
+
+    Args:
+        steps: of a program.
+        half: whether for fp16 arithmetic, which wants float16 in blocks of 32 channels.
+    """
+    packed = [tensor for step in steps for tensor in step.tensors]
+    tensors = [(_half_blocks(tensor) if half else tensor).reshape(-1) for tensor in packed]
+    weights = _raw.empty_weights.default(sum(tensor.numel() for tensor in tensors), half)
     return torch.cat(tensors, out=weights) if tensors else weights
+
+
+def _half_blocks(packed: Tensor) -> Tensor:
+    """A weight in blocks of 16 channels, or a bias of whole blocks, as float16 in blocks of 32."""
+    blocks = packed.reshape(-1, LANES) if packed.dim() == 1 else packed
+    if len(blocks) % 2:
+        blocks = torch.cat([blocks, torch.zeros_like(blocks[:1])])
+    pairs = blocks.reshape(-1, 2, *blocks.shape[1:]).movedim(1, -2)
+    return pairs.flatten(-2).half()
+
+
+def half_arithmetic() -> str:
+    """Where fp16 products can come from, as ``CONVFIRST_FP16`` allows: "native", "emulated" or "".
+
+    "native" is AVX512-FP16. The variable may be "off", or "emulate" for slow kernels that give the same values on any
+    CPU.
+
+    Raises:
+        ValueError: the variable is something else.
+    """
+    wanted = os.environ.get("CONVFIRST_FP16") or "native"
+    if wanted not in ("native", "emulate", "off"):
+        raise ValueError(f"CONVFIRST_FP16 must be native, emulate or off, but is {wanted!r}.")
+    if wanted == "off":
+        return ""
+    if _raw.multiplies_half.default():
+        return "native"
+    return "emulated" if wanted == "emulate" else ""
+
+
+def fits_half(step: Step) -> bool:
+    """Whether fp16 arithmetic has a kernel for a step and a range for its weights.
+
+    A spatial convolution of one channel block sums all its products in fp16: at most MOST_HALF_PRODUCTS.
+    """
+    if any(tensor.numel() and not bool(tensor.abs().amax() <= MOST_HALF) for tensor in step.tensors):
+        return False
+    if step.kind == CONVOLUTION:
+        kernel = KERNELS[step.integers[0]]
+        if kernel in ("pointwise", "dense"):
+            return True
+        return _is_short(step.tensors[0]) or (kernel == "grouped" and step.tensors[0].shape[3] % (2 * LANES) == 0)
+    if step.kind == FUSED_BLOCK:
+        return _is_short(step.tensors[2 if step.integers[0] else 0])
+    return step.kind != CONVNEXT_BLOCK or _is_short(step.tensors[0])
+
+
+def _is_short(weight: Tensor) -> bool:
+    """Whether an output of a packed (blocks, R, S, K, 16) weight of one channel block has few products."""
+    products = weight.shape[1:4].numel()
+    return weight.shape[3] in (1, 8) and products <= MOST_HALF_PRODUCTS
 
 
 def run_step(input: Tensor, step: Step, residual: bool = False) -> Tensor:

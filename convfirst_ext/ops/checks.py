@@ -96,6 +96,30 @@ def check_groups(groups: object, in_channels: int, weight: Tensor) -> int:
     return count
 
 
+def check_transposed_groups(groups: object, in_channels: int, weight: Tensor) -> int:
+    """Groups that divide the input channels of a transposed convolution, whose weight is (C, O / groups, R, S)."""
+    count = _as_int(groups)
+    if count is None:
+        raise TypeError(f"groups must be an int, but is {type(groups).__name__}.")
+    if count <= 0 or in_channels % count:
+        raise ValueError(f"groups must be positive and divide the {in_channels} input channels, but is {groups}.")
+    if weight.shape[0] != in_channels:
+        raise ValueError(f"weight must have {in_channels} input channels, but has shape {tuple(weight.shape)}.")
+    return count
+
+
+def check_output_padding(output_padding: object, window: Window) -> tuple[int, int]:
+    """Vertical and horizontal output padding, smaller than stride or dilation as torch wants it."""
+    extra = _pair(output_padding, "output_padding", 0)
+    for axis in (0, 1):
+        if extra[axis] >= max(window.stride[axis], window.dilation[axis]):
+            raise ValueError(
+                f"output_padding must be smaller than stride {window.stride} or dilation {window.dilation}, "
+                f"but is {extra}."
+            )
+    return extra
+
+
 def check_residual(residual: object, shape: Sequence[int], input: Tensor) -> None:
     """None, or a tensor of the output's shape."""
     if residual is None:
@@ -129,6 +153,22 @@ def output_size(input: Tensor, kernel: Sequence[int], window: Window) -> tuple[i
                 f"{'height' if axis == 0 else 'width'} is {size + pad} and the kernel spans {span}."
             )
         sizes.append((size + pad - span) // window.stride[axis] + 1)
+    return sizes[0], sizes[1]
+
+
+def transposed_output_size(
+    input: Tensor, kernel: Sequence[int], window: Window, output_padding: Sequence[int]
+) -> tuple[int, int]:
+    """Height and width of a transposed convolution's output, or ValueError where padding leaves less than none."""
+    left, right, top, bottom = window.padding
+    sizes = []
+    for axis, cut in ((0, top + bottom), (1, left + right)):
+        span = window.dilation[axis] * (kernel[axis] - 1) + 1
+        size = (input.shape[2 + axis] - 1) * window.stride[axis] - cut + span + output_padding[axis]
+        if size < 0:
+            name = "height" if axis == 0 else "width"
+            raise ValueError(f"padding must leave an output of no negative size, but leaves a {name} of {size}.")
+        sizes.append(size)
     return sizes[0], sizes[1]
 
 

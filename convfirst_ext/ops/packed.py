@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LANES = 16
-KERNELS = ("depthwise", "grouped", "pointwise", "dense")
+KERNELS = ("depthwise", "grouped", "pointwise", "dense", "trimmed")
 
 _raw = torch.ops.convfirst
 _CONVOLUTIONS: dict[str, Callable[..., Tensor]] = {
     kernel: getattr(_raw, f"{kernel}_conv2d_packed").default for kernel in KERNELS
 }
+_conv_transpose = _raw.split_conv_transpose2d_packed.default
 _mbconv = _raw.mbconv_packed.default
 _depthwise_separable = _raw.depthwise_separable_packed.default
 
@@ -25,6 +26,11 @@ _depthwise_separable = _raw.depthwise_separable_packed.default
 def pack_weight(weight: Tensor) -> Tensor:
     """Packs an (O, K, R, S) weight into (ceil(O / 16), R, S, K, 16) float32."""
     return _raw.pack_weight.default(weight.detach())
+
+
+def pack_transposed_weight(weight: Tensor, groups: int) -> Tensor:
+    """Packs the (C, O / groups, R, S) weight of a transposed convolution into (ceil(O / 16), R, S, C / groups, 16)."""
+    return _raw.pack_transposed_weight.default(weight.detach(), groups)
 
 
 def pack_bias(bias: Tensor | None, channels: int) -> Tensor:
@@ -51,7 +57,7 @@ def conv2d(
     """``activation(conv(input) + bias) + residual`` with one of the kernels of ``choose_kernel``.
 
     Args:
-        kernel: "depthwise", "grouped", "pointwise" or "dense".
+        kernel: one of KERNELS.
         input: (N, C, H, W), dense channels_last.
         weight: from ``pack_weight``.
         bias: from ``pack_bias``.
@@ -71,6 +77,30 @@ def conv2d(
     """
     return _CONVOLUTIONS[kernel](
         input, weight, bias, residual, stride, padding, dilation, groups, out_channels, activation
+    )
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    output_padding: Sequence[int],
+    groups: int,
+    out_channels: int,
+    activation: str = "identity",
+) -> Tensor:
+    """``activation(conv_transpose2d(input) + bias)``; see ``convfirst_ext.ops.split_conv_transpose2d``.
+
+    Weight and bias are packed by ``pack_transposed_weight`` and ``pack_bias``; padding is left, right, top, bottom.
+
+    Raises:
+        RuntimeError: an argument does not fit the others.
+    """
+    return _conv_transpose(
+        input, weight, bias, stride, padding, output_padding, dilation, groups, out_channels, activation
     )
 
 

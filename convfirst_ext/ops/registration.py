@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convfirst_ext.ops import gradients
+
 LANES = 16
-CONVOLUTIONS = ("depthwise_conv2d", "grouped_conv2d", "pointwise_conv2d", "dense_conv2d")
+CONVOLUTIONS = ("depthwise_conv2d", "grouped_conv2d", "pointwise_conv2d", "dense_conv2d", "trimmed_conv2d")
 
 
 def _output_size(
@@ -22,7 +24,8 @@ def _output_size(
     return height, width
 
 
-def _empty_output(input: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
+def empty_channels_last(input: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
+    """An uninitialised (N, channels, *size) tensor like input, in channels_last."""
     return input.new_empty_strided(
         (input.shape[0], channels, *size), (size[0] * size[1] * channels, 1, size[1] * channels, channels)
     )
@@ -38,7 +41,7 @@ def _fake_plain(
     groups: int,
 ) -> Tensor:
     size = _output_size(input, weight.shape[2:], stride, padding, dilation)
-    return _empty_output(input, weight.shape[0], size)
+    return empty_channels_last(input, weight.shape[0], size)
 
 
 def _fake_packed(
@@ -53,7 +56,7 @@ def _fake_packed(
     out_channels: int,
     activation: str,
 ) -> Tensor:
-    return _empty_output(input, out_channels, _output_size(input, weight.shape[1:3], stride, padding, dilation))
+    return empty_channels_last(input, out_channels, _output_size(input, weight.shape[1:3], stride, padding, dilation))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -64,29 +67,41 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Torch's own convolution gradient; asymmetric padding is cut off the gradient of an explicitly padded input."""
+    """The zero-skipping gradients where they pay, torch's own otherwise."""
     input, weight = ctx.saved_tensors
-    stride, (left, right, top, bottom), dilation, groups = ctx.window
+    window = ctx.window
+    of_input = of_weight = None
+    if ctx.needs_input_grad[0] and gradients.pays_for_input(weight, *window[2:]):
+        of_input = gradients.input_gradient(grad, weight, input.shape[2:], *window)
+    if ctx.needs_input_grad[1] and gradients.pays_for_weight(weight, window[0], *window[2:]):
+        of_weight = gradients.weight_gradient(input, grad, weight.shape[2:], *window)
+    wanted = [of_input is None, of_weight is None, True]
+    wanted = [want and needed for want, needed in zip(wanted, ctx.needs_input_grad[:3], strict=True)]
+    rest = _torch_backward(grad, input, weight, ctx.bias_sizes, window, wanted)
+    return rest[0] if of_input is None else of_input, rest[1] if of_weight is None else of_weight, rest[2], *[None] * 4
+
+
+def _torch_backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias_sizes: list[int] | None,
+    window: tuple[Any, ...],
+    wanted: list[bool],
+) -> list[Tensor | None]:
+    """Torch's own convolution gradient; asymmetric padding is cut off the gradient of an explicitly padded input."""
+    if not any(wanted):
+        return [None, None, None]
+    stride, (left, right, top, bottom), dilation, groups = window
     asymmetric = left != right or top != bottom
     padded = F.pad(input, (left, right, top, bottom)) if asymmetric else input
-    wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
-    grads = torch.ops.aten.convolution_backward(
-        grad,
-        padded,
-        weight,
-        ctx.bias_sizes,
-        stride,
-        [0, 0] if asymmetric else [top, left],
-        dilation,
-        False,
-        [0, 0],
-        groups,
-        wanted,
+    padding = [0, 0] if asymmetric else [top, left]
+    of_input, of_weight, of_bias = torch.ops.aten.convolution_backward(
+        grad, padded, weight, bias_sizes, stride, padding, dilation, False, [0, 0], groups, wanted
     )
-    grad_input = grads[0]
-    if asymmetric and grad_input is not None:
-        grad_input = grad_input[:, :, top : top + input.shape[2], left : left + input.shape[3]]
-    return grad_input, grads[1], grads[2], None, None, None, None
+    if asymmetric and of_input is not None:
+        of_input = of_input[:, :, top : top + input.shape[2], left : left + input.shape[3]]
+    return [of_input, of_weight, of_bias]
 
 
 def _fake_pack_weight(weight: Tensor) -> Tensor:
@@ -109,7 +124,9 @@ def _fake_depthwise_separable(
     activation: str,
     output_activation: str,
 ) -> Tensor:
-    return _empty_output(input, out_channels, _output_size(input, conv_weight.shape[1:3], stride, padding, dilation))
+    return empty_channels_last(
+        input, out_channels, _output_size(input, conv_weight.shape[1:3], stride, padding, dilation)
+    )
 
 
 def _fake_mbconv(
@@ -129,7 +146,9 @@ def _fake_mbconv(
     out_channels: int,
     *rest: Any,
 ) -> Tensor:
-    return _empty_output(input, out_channels, _output_size(input, conv_weight.shape[1:3], stride, padding, dilation))
+    return empty_channels_last(
+        input, out_channels, _output_size(input, conv_weight.shape[1:3], stride, padding, dilation)
+    )
 
 
 for _name in CONVOLUTIONS:

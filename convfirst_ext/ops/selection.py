@@ -19,6 +19,42 @@ class Choice(NamedTuple):
     reason: str
 
 
+def choose_transposed_kernel(
+    weight_shape: Sequence[int],
+    *,
+    groups: int,
+    stride: Sequence[int] = (1, 1),
+    dtype: torch.dtype = torch.float32,
+    device_type: str = "cpu",
+) -> Choice:
+    """Picks the kernel for a 2-D transposed convolution.
+
+    Args:
+        weight_shape: (C, O / groups, R, S).
+        groups: number of groups.
+        stride: vertical and horizontal stride.
+        dtype: dtype of input and weight.
+        device_type: "cpu", "cuda", ...
+
+    Returns:
+        The choice; ``kernel`` is "split" or None.
+    """
+    channels, group_out, rows, _ = weight_shape
+    if device_type != "cpu":
+        return Choice(None, f"no kernel for {device_type} tensors")
+    if dtype not in DTYPES:
+        return Choice(None, f"no kernel for {dtype}")
+    if rows > MAX_KERNEL_ROWS:
+        return Choice(None, f"the kernel has more than {MAX_KERNEL_ROWS} rows")
+    if groups == channels and groups > 1:
+        return Choice("split", "one input channel a group")
+    if groups == 1 or group_out % 16 == 0:
+        return Choice("split", f"{stride[0] * stride[1]} stride phases without inserted zeros")
+    return Choice(
+        None, f"groups of {group_out} output channels: only 1 group, C groups and multiples of 16 have a kernel"
+    )
+
+
 def choose_kernel(
     weight_shape: Sequence[int],
     *,

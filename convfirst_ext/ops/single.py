@@ -27,6 +27,10 @@ _PLAIN: dict[str, Callable[..., Tensor]] = {
 }
 
 
+# Elements of a weight from which on the memory of a packed copy costs more than the trip through autograd.
+LARGE = 1 << 16
+
+
 def wants_gradient(*tensors: Tensor | None) -> bool:
     """Whether autograd will ask for the gradient of any of these."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
@@ -69,7 +73,8 @@ def run_checked(
 ) -> Tensor:
     """``convolve`` on arguments that are known to be right."""
     dense = to_channels_last(input)
-    if wants_gradient(input, weight, bias, residual):
+    large = weight.numel() >= LARGE and activation == "identity" and residual is None
+    if large or wants_gradient(input, weight, bias, residual):
         output = _PLAIN[kernel](dense, weight, bias, *window, groups)
         output = apply_activation(activation, output)
         output = output if residual is None else output + residual

@@ -10,6 +10,7 @@ CASES: dict[str, list[OpCase]] = {
     "depthwise_conv2d": convolution_cases.depthwise_conv2d_cases(),
     "grouped_conv2d": convolution_cases.grouped_conv2d_cases(),
     "dense_conv2d": convolution_cases.dense_conv2d_cases(),
+    "trimmed_conv2d": convolution_cases.trimmed_conv2d_cases(),
     "pointwise_conv2d": convolution_cases.pointwise_conv2d_cases(),
     "depthwise_separable": block_cases.depthwise_separable_cases(),
     "mbconv": block_cases.mbconv_cases(),

@@ -186,6 +186,41 @@ def dense_conv2d_cases() -> list[OpCase]:
     return cases
 
 
+def trimmed_conv2d_cases() -> list[OpCase]:
+    """Every case of ``trimmed_conv2d``: one group, depthwise, groups of whole blocks, few output channels."""
+
+    def trimmed(name: str, in_channels: int, out_channels: int, *args: Any, **rest: Any) -> OpCase:
+        return convolution("trimmed_conv2d", name, in_channels, out_channels, *args, **rest)
+
+    cases = []
+    for name, size, kernel, options in windows():
+        cases.append(trimmed(name, 5, 20, size, kernel, **options))
+        cases.append(trimmed(f"{name}-depthwise", 20, 20, size, kernel, group_in=1, groups=20, **options))
+    for name, size, kernel, options in list(windows())[::3]:
+        cases.append(trimmed(f"{name}-groups", 6, 32, size, kernel, group_in=3, groups=2, **options))
+        cases.append(trimmed(f"{name}-few", 19, 3, size, kernel, batch=2, **options))
+        cases.append(trimmed(f"{name}-batch", 17, 24, (2, 3), kernel, batch=9, **{**options, "padding": 6}))
+    for batch in (0, 1, 2, 16, 17):
+        for size in (1, 2, 4, 7):
+            cases.append(trimmed(f"batch{batch}-map{size}", 24, 40, size, padding=1, batch=batch))
+    for out_channels in (1, 2, 3, 4, 5, 8, 9):
+        cases.append(trimmed(f"64to{out_channels}", 64, out_channels, (11, 13), 3, padding=1, batch=2))
+        cases.append(trimmed(f"40to{out_channels}-k7", 40, out_channels, (9, 40), 7, padding=3))
+    for activation in ops.ACTIVATIONS:
+        cases.append(trimmed(activation, 20, 33, (5, 6), padding=1, activation=activation))
+        cases.append(trimmed(f"{activation}-few", 40, 3, (5, 6), padding=1, activation=activation))
+        cases.append(
+            trimmed(f"{activation}-depthwise", 20, 20, (5, 6), group_in=1, groups=20, padding=1, activation=activation)
+        )
+    cases += [
+        trimmed("multiplier", 12, 36, (6, 7), group_in=1, groups=12, padding=2),
+        trimmed("large-depthwise", 24, 24, (60, 90), 5, group_in=1, groups=24, padding=2, stride=2),
+        trimmed("tall-image-few", 32, 3, (150, 40), 3, padding=1),
+        trimmed("no-bias", 31, 42, 6, padding=1, bias=False),
+    ]
+    return cases
+
+
 def pointwise_conv2d_cases() -> list[OpCase]:
     """Every case of ``pointwise_conv2d``."""
     cases = []

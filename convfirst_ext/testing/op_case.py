@@ -32,6 +32,7 @@ _ARGUMENTS = {
     "depthwise_conv2d": _SINGLE,
     "grouped_conv2d": _SINGLE,
     "dense_conv2d": _SINGLE,
+    "trimmed_conv2d": _SINGLE,
     "pointwise_conv2d": (*_SINGLE, "residual"),
     "depthwise_separable": (
         "input",

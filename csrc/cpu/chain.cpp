@@ -20,10 +20,13 @@ struct Value {
   int64_t born = 0, last_use = 0;
 };
 
+// Computes in E. In fp32 the values between the steps are fp32 whatever the caller's storage is: they stay in the
+// cache, where narrowing and widening would only cost time. fp16 arithmetic takes and keeps fp16.
+template <class E>
 class Chain {
  public:
   Chain(const Tensor& input, const Tensor& weights, const std::string& program)
-      : outside_(view_input(input)), input_(widened(outside_)), steps_(read_chain(input_, weights, program)) {
+      : outside_(view_input(input)), input_(widened(outside_)), steps_(read_chain<E>(input_, weights, program)) {
     group_ = group_size();
     place_values();
   }
@@ -53,20 +56,21 @@ class Chain {
     return view_nhwc(t, "input");
   }
 
-  // Between the steps values are fp32: they stay in the cache, where narrowing and widening would only cost time.
+  static constexpr Storage kInside = StorageOf<E>::value;
+
   static ImageView widened(ImageView image) {
-    image.storage = Storage::kFloat32;
+    image.storage = kInside;
     return image;
   }
-  bool widens() const { return outside_.storage != Storage::kFloat32; }
+  bool widens() const { return outside_.storage != kInside; }
 
   // As many images as fit with their largest value into a quarter of the last cache: weights want their part of it, and
   // fewer images would read them more often. Groups are as even as whole shares for the threads allow.
   int64_t group_size() const {
     const int64_t threads = torch::stable::get_num_threads();
     int64_t largest = 1;
-    for (const ChainStep& step : steps_) largest = std::max(largest, step.image_elements());
-    const int64_t bytes = largest * storage_bytes(Storage::kFloat32);
+    for (const ChainStep<E>& step : steps_) largest = std::max(largest, step.image_elements());
+    const int64_t bytes = largest * storage_bytes(kInside);
     const int64_t fitting = std::max<int64_t>(cache_sizes().l3 / 4 / bytes / threads * threads, threads);
     const int64_t groups = std::max<int64_t>(1, ceil_div(input_.n, fitting));
     return std::min(input_.n, ceil_div(ceil_div(input_.n, groups), threads) * threads);
@@ -79,7 +83,7 @@ class Chain {
     values_[0].bytes = bytes_of(input_.h * input_.w * input_.c);
     values_.back().last_use = step_count();
     for (int64_t i = 0; i < step_count(); ++i) {
-      const ChainStep& step = steps_[i];
+      const ChainStep<E>& step = steps_[i];
       values_[i + 1].born = i;
       values_[step.in].last_use = i;
       if (step.residual >= 0) values_[step.residual].last_use = i;
@@ -92,7 +96,7 @@ class Chain {
   }
 
   int64_t bytes_of(int64_t image_elements) const {
-    return ceil_div(group_ * image_elements * storage_bytes(Storage::kFloat32), kAlignedBytes) * kAlignedBytes;
+    return ceil_div(group_ * image_elements * storage_bytes(kInside), kAlignedBytes) * kAlignedBytes;
   }
 
   int64_t free_offset(int64_t index) const {
@@ -123,7 +127,7 @@ class Chain {
     };
     for (int64_t i = 0; i < step_count(); ++i) {
       const auto start = std::chrono::steady_clock::now();
-      ChainStep& step = steps_[i];
+      ChainStep<E>& step = steps_[i];
       const void* residual = step.residual < 0 ? nullptr : data_of(step.residual);
       run_step(step, data_of(step.in), images, residual, data_of(i + 1));
       if (seconds) seconds[i] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -133,46 +137,46 @@ class Chain {
 
   void widen_input(const void* in, int64_t images, void* out) const {
     const int64_t row = input_.w * input_.c, rows = images * input_.h;
-    const WidenKernel widen = kernels().widen[static_cast<int>(outside_.storage)];
+    const WidenKernel<E> widen = kernels_for<E>().widen[static_cast<int>(outside_.storage)];
     share_tasks(rows, [&](int64_t a, int64_t b) {
-      widen(offset(in, outside_.storage, a * row), static_cast<float*>(out) + a * row, (b - a) * row);
+      widen(offset(in, outside_.storage, a * row), static_cast<E*>(out) + a * row, (b - a) * row);
     });
   }
 
   void narrow_output(const void* values, int64_t images, void* out) const {
     const ImageView& last = steps_.back().out;
-    const FinishKernel finish = kernels().finish[static_cast<int>(outside_.storage)];
+    const FinishKernel<E> finish = kernels_for<E>().finish[static_cast<int>(outside_.storage)];
     share_tasks(images * last.h * last.w, [&](int64_t a, int64_t b) {
-      FinishArgs f{};
-      f.in = static_cast<const float*>(values) + a * last.c, f.in_stride = last.c, f.in_block = kLanes;
+      FinishArgs<E> f{};
+      f.in = static_cast<const E*>(values) + a * last.c, f.in_stride = last.c, f.in_block = kLanesOf<E>;
       f.out = offset(out, outside_.storage, a * last.c), f.out_stride = last.c;
       f.pixels = b - a, f.channels = last.c;
       finish(f);
     });
   }
 
-  static void run_step(ChainStep& step, const void* in, int64_t images, const void* residual, void* out) {
-    if (auto* conv = std::get_if<Convolution>(&step.work)) {
+  static void run_step(ChainStep<E>& step, const void* in, int64_t images, const void* residual, void* out) {
+    if (auto* conv = std::get_if<Convolution<E>>(&step.work)) {
       conv->in.data = in, conv->in.n = images, conv->residual = residual, conv->out = out;
       conv->run(*conv);
-    } else if (auto* block = std::get_if<FusedBlock>(&step.work)) {
+    } else if (auto* block = std::get_if<FusedBlock<E>>(&step.work)) {
       block->in.data = in, block->in.n = images, block->residual = residual, block->out = out;
       run_fused_block(*block);
     } else if (auto* pool = std::get_if<GlobalPool>(&step.work)) {
       pool->in.data = in, pool->in.n = images, pool->out = out;
       run_global_pool(*pool);
-    } else if (auto* norm = std::get_if<LayerNorm>(&step.work)) {
+    } else if (auto* norm = std::get_if<LayerNorm<E>>(&step.work)) {
       norm->in.data = in, norm->in.n = images, norm->out = out;
       run_layer_norm(*norm);
-    } else if (auto* next = std::get_if<ConvNextBlock>(&step.work)) {
+    } else if (auto* next = std::get_if<ConvNextBlock<E>>(&step.work)) {
       next->conv.in.data = in, next->conv.in.n = images, next->residual = residual, next->out = out;
       run_convnext_block(*next);
     }
   }
 
   ImageView outside_;  // the caller's input
-  ImageView input_;    // the same in fp32
-  std::vector<ChainStep> steps_;
+  ImageView input_;    // the same in E
+  std::vector<ChainStep<E>> steps_;
   std::vector<Value> values_;
   int64_t group_ = 1;
   int64_t arena_bytes_ = 0;
@@ -188,17 +192,18 @@ Tensor allocate(const Tensor& input, const ImageView& result, bool flat) {
   return empty_strided(sizes, strides, 2, dtype);
 }
 
-Tensor run_chain(const Tensor input, const Tensor weights, const std::string program, bool flat) {
-  Chain chain(input, weights, program);
+template <class E>
+Tensor run_in(const Tensor& input, const Tensor& weights, const std::string& program, bool flat) {
+  Chain<E> chain(input, weights, program);
   Tensor out = allocate(input, chain.result(), flat);
   if (out.numel() > 0) chain.run(out.mutable_data_ptr(), nullptr);
   return out;
 }
 
-// The same, and the seconds of every step.
-std::tuple<Tensor, Tensor> profile_chain(const Tensor input, const Tensor weights, const std::string program,
-                                         bool flat) {
-  Chain chain(input, weights, program);
+template <class E>
+std::tuple<Tensor, Tensor> profile_in(const Tensor& input, const Tensor& weights, const std::string& program,
+                                      bool flat) {
+  Chain<E> chain(input, weights, program);
   Tensor out = allocate(input, chain.result(), flat);
   const int64_t steps = chain.step_count();
   const int64_t sizes[] = {steps}, strides[] = {1};
@@ -207,6 +212,28 @@ std::tuple<Tensor, Tensor> profile_chain(const Tensor input, const Tensor weight
   std::fill(seconds, seconds + steps, 0.0);
   if (out.numel() > 0) chain.run(out.mutable_data_ptr(), seconds);
   return {out, times};
+}
+
+// The weights' dtype is that of the arithmetic.
+bool computes_in_half(const Tensor& input, const Tensor& weights) {
+  const Storage storage = storage_of(weights, "weights");
+  STD_TORCH_CHECK(storage != Storage::kBFloat16, "weights must have dtype float32 or float16.");
+  const bool half = storage == Storage::kFloat16;
+  STD_TORCH_CHECK(!half || storage_of(input, "input") == Storage::kFloat16,
+                  "input must have dtype float16 where weights have.");
+  return half;
+}
+
+Tensor run_chain(const Tensor input, const Tensor weights, const std::string program, bool flat) {
+  const auto run = computes_in_half(input, weights) ? run_in<Half> : run_in<float>;
+  return run(input, weights, program, flat);
+}
+
+// The same, and the seconds of every step.
+std::tuple<Tensor, Tensor> profile_chain(const Tensor input, const Tensor weights, const std::string program,
+                                         bool flat) {
+  const auto run = computes_in_half(input, weights) ? profile_in<Half> : profile_in<float>;
+  return run(input, weights, program, flat);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(convfirst, CPU, m) {

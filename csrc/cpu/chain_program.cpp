@@ -12,12 +12,14 @@ namespace {
 
 enum StepKind : int64_t { kConvolution, kFusedBlock, kGlobalPool, kLayerNorm, kConvNextBlock };
 
+template <class E>
 class Reader {
  public:
   Reader(const std::string& program, const Tensor& weights)
       : position_(program.c_str()), end_(position_ + program.size()), left_(weights.numel()) {
-    check_packed(weights, "weights", left_);
-    next_weight_ = static_cast<const float*>(weights.const_data_ptr());
+    STD_TORCH_CHECK(weights.is_cpu() && weights.dim() == 1 && weights.is_contiguous(),
+                    "weights must be a contiguous CPU tensor of one dimension.");
+    next_weight_ = static_cast<const E*>(weights.const_data_ptr());
     skip_spaces();
   }
 
@@ -51,9 +53,11 @@ class Reader {
     std::memcpy(&value, &bits, sizeof value);
     return value;
   }
-  const float* floats(int64_t count) {
+  // Packed weights of `out` channels with `products` products each; a bias has one.
+  const E* weights(int64_t out, int64_t products = 1) {
+    const int64_t count = ceil_div(out, kLanesOf<E>) * kLanesOf<E> * products;
     STD_TORCH_CHECK(count <= left_, "weights must have as many elements as the program's layers, but has too few.");
-    const float* first = next_weight_;
+    const E* first = next_weight_;
     next_weight_ += count, left_ -= count;
     return first;
   }
@@ -89,42 +93,36 @@ class Reader {
 
   const char* position_;
   const char* end_;
-  const float* next_weight_;
+  const E* next_weight_;
   int64_t left_;
 };
 
-int64_t padded(int64_t channels) { return ceil_div(channels, kLanes) * kLanes; }
-
-// Packed weights of `out` channels with `products` products each, and how many floats they take.
-const float* read_weights(Reader& reader, int64_t out, int64_t products) {
-  return reader.floats(padded(out) * products);
-}
-
-Convolution read_convolution(Reader& reader, const ImageView& in) {
-  static const ConvolutionKind* const kKinds[] = {&kDepthwise, &kGrouped, &kPointwise, &kDense};
-  const ConvolutionKind& kind = *kKinds[reader.integer_below(4, "convolution")];
+template <class E>
+Convolution<E> read_convolution(Reader<E>& reader, const ImageView& in) {
+  static const ConvolutionKind* const kKinds[] = {&kDepthwise, &kGrouped, &kPointwise, &kDense, &kTrimmed};
+  const ConvolutionKind& kind = *kKinds[reader.integer_below(5, "convolution")];
   const int64_t out_channels = reader.count("out_channels"), groups = reader.count("groups");
   const Window window = reader.window(in);
   const WeightShape shape{out_channels, in.c / groups, window.kernel_h, window.kernel_w};
-  Convolution conv = describe_convolution(kind, in, shape, window, groups);
-  conv.weights = reader.floats(shape.packed_floats());
-  conv.bias = reader.floats(padded(out_channels));
+  Convolution<E> conv = describe_convolution<E>(kind, in, shape, window, groups);
+  conv.weights = reader.weights(out_channels, shape.group_in * shape.kernel_h * shape.kernel_w);
+  conv.bias = reader.weights(out_channels);
   conv.activation = reader.activation();
   return conv;
 }
 
-void read_squeeze_excite(Reader& reader, FusedBlock& block) {
-  SqueezeExcite& se = block.se;
+template <class E>
+void read_squeeze_excite(Reader<E>& reader, FusedBlock<E>& block) {
+  SqueezeExcite<E>& se = block.se;
   se.squeezed = reader.count("se_channels");
-  se.reduce_weights = read_weights(reader, se.squeezed, block.hidden),
-  se.reduce_bias = reader.floats(padded(se.squeezed));
-  se.expand_weights = read_weights(reader, block.hidden, se.squeezed),
-  se.expand_bias = reader.floats(padded(block.hidden));
+  se.reduce_weights = reader.weights(se.squeezed, block.hidden), se.reduce_bias = reader.weights(se.squeezed);
+  se.expand_weights = reader.weights(block.hidden, se.squeezed), se.expand_bias = reader.weights(block.hidden);
   se.activation = reader.activation(), se.gate = reader.activation();
 }
 
-FusedBlock read_fused_block(Reader& reader, const ImageView& in) {
-  FusedBlock block;
+template <class E>
+FusedBlock<E> read_fused_block(Reader<E>& reader, const ImageView& in) {
+  FusedBlock<E> block;
   block.in = in;
   const bool expands = reader.integer_below(2, "expands") == 1, squeezes = reader.integer_below(2, "squeezes") == 1;
   block.hidden = reader.count("hidden_channels"), block.out_c = reader.count("out_channels");
@@ -132,37 +130,37 @@ FusedBlock read_fused_block(Reader& reader, const ImageView& in) {
   set_spatial(block, window, reader.count("groups"), expands);
   block.activation = reader.activation(), block.output_activation = reader.activation();
   if (expands) {
-    block.expand_weights = read_weights(reader, block.hidden, in.c),
-    block.expand_bias = reader.floats(padded(block.hidden));
+    block.expand_weights = reader.weights(block.hidden, in.c), block.expand_bias = reader.weights(block.hidden);
   }
   const int64_t taps = block.window.kernel_h * block.window.kernel_w * (block.grouped8 ? 8 : 1);
-  block.conv_weights = read_weights(reader, block.hidden, taps), block.conv_bias = reader.floats(padded(block.hidden));
-  block.project_weights = read_weights(reader, block.out_c, block.hidden);
-  block.project_bias = reader.floats(padded(block.out_c));
+  block.conv_weights = reader.weights(block.hidden, taps), block.conv_bias = reader.weights(block.hidden);
+  block.project_weights = reader.weights(block.out_c, block.hidden);
+  block.project_bias = reader.weights(block.out_c);
   if (squeezes) read_squeeze_excite(reader, block);
   return block;
 }
 
-LayerNorm read_layer_norm(Reader& reader, const ImageView& in) {
-  LayerNorm norm{};
+template <class E>
+LayerNorm<E> read_layer_norm(Reader<E>& reader, const ImageView& in) {
+  LayerNorm<E> norm{};
   norm.in = in;
   norm.epsilon = reader.real();
-  norm.weight = reader.floats(padded(in.c)), norm.bias = reader.floats(padded(in.c));
+  norm.weight = reader.weights(in.c), norm.bias = reader.weights(in.c);
   return norm;
 }
 
-ConvNextBlock read_convnext_block(Reader& reader, const ImageView& in) {
-  ConvNextBlock block{};
+template <class E>
+ConvNextBlock<E> read_convnext_block(Reader<E>& reader, const ImageView& in) {
+  ConvNextBlock<E> block{};
   block.hidden = reader.count("hidden_channels"), block.out_c = reader.count("out_channels");
   const Window window = reader.window(in);
   block.activation = reader.activation(), block.epsilon = reader.real();
   const WeightShape shape{in.c, 1, window.kernel_h, window.kernel_w};
-  block.conv = describe_convolution(kDepthwise, in, shape, window, in.c);
-  block.conv.weights = reader.floats(shape.packed_floats()), block.conv.bias = reader.floats(padded(in.c));
-  block.expand_weights = read_weights(reader, block.hidden, in.c),
-  block.expand_bias = reader.floats(padded(block.hidden));
-  block.project_weights = read_weights(reader, block.out_c, block.hidden);
-  block.project_bias = reader.floats(padded(block.out_c));
+  block.conv = describe_convolution<E>(kDepthwise, in, shape, window, in.c);
+  block.conv.weights = reader.weights(in.c, window.kernel_h * window.kernel_w), block.conv.bias = reader.weights(in.c);
+  block.expand_weights = reader.weights(block.hidden, in.c), block.expand_bias = reader.weights(block.hidden);
+  block.project_weights = reader.weights(block.out_c, block.hidden);
+  block.project_bias = reader.weights(block.out_c);
   return block;
 }
 
@@ -170,8 +168,9 @@ ImageView shape_of(const ImageView& in, int64_t c, int64_t h, int64_t w) {
   return {nullptr, in.storage, in.n, h, w, c, false};
 }
 
-ChainStep read_step(Reader& reader, const ImageView& input, const std::vector<ChainStep>& before) {
-  ChainStep step{};
+template <class E>
+ChainStep<E> read_step(Reader<E>& reader, const ImageView& input, const std::vector<ChainStep<E>>& before) {
+  ChainStep<E> step{};
   const int64_t kind = reader.integer_below(5, "kind"), values = static_cast<int64_t>(before.size()) + 1;
   step.in = reader.integer_below(values, "value");
   step.residual = reader.integer();
@@ -179,37 +178,39 @@ ChainStep read_step(Reader& reader, const ImageView& input, const std::vector<Ch
                   step.residual, ".");
   const ImageView in = step.in == 0 ? input : before[step.in - 1].out;
   if (kind == kConvolution) {
-    const Convolution conv = read_convolution(reader, in);
+    const Convolution<E> conv = read_convolution(reader, in);
     step.work = conv, step.out = shape_of(in, conv.out_c, conv.out_h, conv.out_w);
   } else if (kind == kFusedBlock) {
-    const FusedBlock block = read_fused_block(reader, in);
+    const FusedBlock<E> block = read_fused_block(reader, in);
     step.work = block, step.out = shape_of(in, block.out_c, block.out_h, block.out_w);
   } else if (kind == kGlobalPool) {
     step.work = GlobalPool{in, nullptr}, step.out = shape_of(in, in.c, 1, 1);
   } else if (kind == kLayerNorm) {
     step.work = read_layer_norm(reader, in), step.out = shape_of(in, in.c, in.h, in.w);
   } else {
-    const ConvNextBlock block = read_convnext_block(reader, in);
+    const ConvNextBlock<E> block = read_convnext_block(reader, in);
     step.work = block, step.out = shape_of(in, block.out_c, block.conv.out_h, block.conv.out_w);
   }
-  const bool dense = kind == kConvolution && std::get<Convolution>(step.work).reads_planar();
+  const bool dense = kind == kConvolution && std::get<Convolution<E>>(step.work).reads_planar();
   STD_TORCH_CHECK(!in.planar || dense, "input must be dense in channels_last order.");
   return step;
 }
 
-void check_residual(const ChainStep& step, const ImageView& added) {
-  const bool adds = !std::holds_alternative<GlobalPool>(step.work) && !std::holds_alternative<LayerNorm>(step.work);
+template <class E>
+void check_residual(const ChainStep<E>& step, const ImageView& added) {
+  const bool adds = !std::holds_alternative<GlobalPool>(step.work) && !std::holds_alternative<LayerNorm<E>>(step.work);
   STD_TORCH_CHECK(adds && !added.planar && added.h == step.out.h && added.w == step.out.w && added.c == step.out.c,
                   "residual must have the shape of the output.");
 }
 
 }  // namespace
 
-std::vector<ChainStep> read_chain(const ImageView& input, const Tensor& weights, const std::string& program) {
-  Reader reader(program, weights);
-  std::vector<ChainStep> steps;
+template <class E>
+std::vector<ChainStep<E>> read_chain(const ImageView& input, const Tensor& weights, const std::string& program) {
+  Reader<E> reader(program, weights);
+  std::vector<ChainStep<E>> steps;
   while (!reader.at_end()) {
-    const ChainStep step = read_step(reader, input, steps);
+    const ChainStep<E> step = read_step(reader, input, steps);
     if (step.residual >= 0) check_residual(step, step.residual == 0 ? input : steps[step.residual - 1].out);
     steps.push_back(step);
   }
@@ -218,5 +219,8 @@ std::vector<ChainStep> read_chain(const ImageView& input, const Tensor& weights,
                   "weights must have as many elements as the program's layers, but has more.");
   return steps;
 }
+
+template std::vector<ChainStep<float>> read_chain(const ImageView&, const Tensor&, const std::string&);
+template std::vector<ChainStep<Half>> read_chain(const ImageView&, const Tensor&, const std::string&);
 
 }  // namespace convfirst

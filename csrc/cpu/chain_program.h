@@ -14,8 +14,9 @@
 namespace convfirst {
 
 // One step: reads value `in`, adds value `residual` if it is not negative, and gives the next value.
+template <class E>
 struct ChainStep {
-  std::variant<Convolution, FusedBlock, GlobalPool, LayerNorm, ConvNextBlock> work;
+  std::variant<Convolution<E>, FusedBlock<E>, GlobalPool, LayerNorm<E>, ConvNextBlock<E>> work;
   int64_t in, residual;
   ImageView out;  // data not set
 
@@ -23,7 +24,9 @@ struct ChainStep {
 };
 
 // Value 0 is the input, value i + 1 the result of step i; the last one is the chain's result.
-// The program is whole numbers with spaces between, the weights are those of all steps in order.
-std::vector<ChainStep> read_chain(const ImageView& input, const Tensor& weights, const std::string& program);
+// The program is whole numbers with spaces between, the weights are those of all steps in order, of the type of the
+// arithmetic.
+template <class E>
+std::vector<ChainStep<E>> read_chain(const ImageView& input, const Tensor& weights, const std::string& program);
 
 }  // namespace convfirst

@@ -9,6 +9,7 @@
 
 #include "microkernels/isa.h"
 #include "parallel.h"
+#include "projection.h"
 
 namespace convfirst {
 namespace {
@@ -17,34 +18,39 @@ constexpr int64_t kLeastRun = 28;    // fewer pixels a thread: share channels
 constexpr int64_t kMostRun = 112;    // pixels: the run's sums and normalised inputs stay in the L2 cache
 constexpr int64_t kChunkBlocks = 8;  // hidden channels / 16 in flight
 
+template <class E>
 class Runner {
  public:
-  explicit Runner(const ConvNextBlock& block)
+  explicit Runner(const ConvNextBlock<E>& block)
       : block_(block),
-        kernels_(kernels()),
+        kernels_(kernels_for<E>()),
         in_c_(block.conv.in.c),
         pixels_(block.conv.out_h * block.conv.out_w),
         hidden_blocks_(ceil_div(block.hidden, kLanes)),
         out_blocks_(ceil_div(block.out_c, kLanes)),
-        clamp_(clamp_of(block.activation)) {}
+        clamp_(clamp_of(block.activation)),
+        projection_{block.project_weights, block.project_bias,    block.hidden,   block.out_c,
+                    Activation::kIdentity, block.conv.in.storage, block.residual, block.out} {}
 
   // The images that go through both phases together: enough pixels for the threads, little enough to stay cached.
   void run() const {
-    constexpr int64_t kCachedFloats = 1 << 18;
-    const int64_t images = std::clamp<int64_t>(kCachedFloats / (pixels_ * in_c_), 1, block_.conv.in.n);
+    constexpr int64_t kCachedElements = (1 << 20) / sizeof(E);
+    const int64_t images = std::clamp<int64_t>(kCachedElements / (pixels_ * in_c_), 1, block_.conv.in.n);
     for (int64_t n = 0; n < block_.conv.in.n; n += images) run_images(n, std::min(images, block_.conv.in.n - n));
   }
 
  private:
+  static constexpr int64_t kLanes = kLanesOf<E>;
+
   void run_images(int64_t first, int64_t images) const {
     const int64_t total = images * pixels_, threads = thread_count();
-    const int64_t hidden_floats = total < threads * kLeastRun ? hidden_blocks_ * kLanes * total : 0;
-    float* convolved = call_scratch(total * in_c_ + hidden_floats);
-    Convolution conv = block_.conv;
+    const int64_t kept = total < threads * kLeastRun ? hidden_blocks_ * kLanes * total : 0;
+    E* convolved = call_scratch<E>(total * in_c_ + kept);
+    Convolution<E> conv = block_.conv;
     conv.in.data = offset(conv.in.data, conv.in.storage, first * conv.in.h * conv.in.w * in_c_);
     conv.in.n = images, conv.out = convolved, conv.activation = Activation::kIdentity, conv.residual = nullptr;
     run_spatial(conv);
-    if (hidden_floats) return run_kept(first * pixels_, total, convolved, convolved + total * in_c_);
+    if (kept) return run_kept(first * pixels_, total, convolved, convolved + total * in_c_);
     const int64_t runs = ceil_div(ceil_div(total, kMostRun), threads) * threads, run = ceil_div(total, runs);
     for_each_task(ceil_div(total, run), [&](int64_t task) {
       const int64_t start = task * run;
@@ -53,10 +59,10 @@ class Runner {
   }
 
   // Reads convolved pixels [start, start + count), in fp32 and normalised; in place where they are fp32 already.
-  float* normalized(float* convolved, int64_t start, int64_t count, float* scratch) const {
-    float* values = convolved + start * in_c_;
+  E* normalized(E* convolved, int64_t start, int64_t count, E* scratch) const {
+    E* values = convolved + start * in_c_;
     const Storage storage = block_.conv.in.storage;
-    if (storage != Storage::kFloat32) {
+    if (storage != StorageOf<E>::value) {
       kernels_.widen[static_cast<int>(storage)](offset(convolved, storage, start * in_c_), scratch, count * in_c_);
       values = scratch;
     }
@@ -64,47 +70,49 @@ class Runner {
     return values;
   }
 
-  void run_pixels(int64_t position, int64_t count, float* convolved, int64_t start) const {
-    const int64_t widened = block_.conv.in.storage == Storage::kFloat32 ? 0 : ceil_div(count * in_c_, kLanes) * kLanes;
-    const int64_t tap_floats = 2 * kChunkBlocks * kLanes, chunk_floats = kChunkBlocks * count * kLanes;
+  void run_pixels(int64_t position, int64_t count, E* convolved, int64_t start) const {
+    const int64_t widened = floats_for<E>(block_.conv.stores_elements() ? 0 : ceil_div(count * in_c_, kLanes) * kLanes);
+    const int64_t tap_floats = projection_.tap_floats(kChunkBlocks);
+    const int64_t chunk_floats = floats_for<E>(kChunkBlocks * count * kLanes);
     float* scratch = task_scratch(widened + tap_floats + chunk_floats + out_blocks_ * count * kLanes);
-    const float* inputs = normalized(convolved, start, count, scratch);
-    Projection p{};
+    const E* inputs = normalized(convolved, start, count, reinterpret_cast<E*>(scratch));
+    ProjectionPart<E> p{};
     p.taps = reinterpret_cast<int64_t*>(scratch + widened);
-    float* hidden = scratch + widened + tap_floats;
-    p.hidden = hidden, p.sums = hidden + chunk_floats, p.pixels = count, p.position = position;
-    p.blocks = out_blocks_;
+    E* hidden = reinterpret_cast<E*>(scratch + widened + tap_floats);
+    p.hidden = hidden, p.sums = scratch + widened + tap_floats + chunk_floats, p.pixels = count, p.position = position;
+    p.hidden_block = p.sum_block = count * kLanes, p.blocks = out_blocks_;
     for (p.first = 0; p.first < hidden_blocks_; p.first += kChunkBlocks) {
       p.count = std::min(kChunkBlocks, hidden_blocks_ - p.first);
       expand(inputs, count, p.first, p.count, hidden);
-      project(p);
+      project(kernels_, projection_, p);
     }
   }
 
-  void run_kept(int64_t position, int64_t count, float* convolved, float* hidden) const {
-    float* inputs = convolved;
-    if (block_.conv.in.storage == Storage::kFloat32) {
+  void run_kept(int64_t position, int64_t count, E* convolved, E* hidden) const {
+    E* inputs = convolved;
+    if (block_.conv.stores_elements()) {
       share_tasks(count, [&](int64_t a, int64_t b) { normalized(convolved, a, b - a, nullptr); });
     } else {
-      inputs = normalized(convolved, 0, count, task_scratch(count * in_c_));
+      inputs = normalized(convolved, 0, count, task_scratch<E>(count * in_c_));
     }
     share_tasks(hidden_blocks_,
                 [&](int64_t a, int64_t b) { expand(inputs, count, a, b - a, hidden + a * count * kLanes); });
     share_tasks(out_blocks_, [&](int64_t a, int64_t b) {
-      const int64_t tap_floats = 2 * hidden_blocks_ * kLanes;
+      const int64_t tap_floats = projection_.tap_floats(hidden_blocks_);
       float* scratch = task_scratch(tap_floats + count * (b - a) * kLanes);
-      Projection p{};
+      ProjectionPart<E> p{};
       p.taps = reinterpret_cast<int64_t*>(scratch);
       p.hidden = hidden, p.sums = scratch + tap_floats, p.pixels = count, p.position = position;
+      p.hidden_block = p.sum_block = count * kLanes;
       p.first = 0, p.count = hidden_blocks_, p.block = a, p.blocks = b - a;
-      project(p);
+      project(kernels_, projection_, p);
     });
   }
 
-  // out[block][pixel][16], activated.
-  void expand(const float* inputs, int64_t count, int64_t first, int64_t blocks, float* out) const {
+  // out[block][pixel][lane], activated.
+  void expand(const E* inputs, int64_t count, int64_t first, int64_t blocks, E* out) const {
     static constexpr int64_t kNoOffset[] = {0};
-    GemmArgs g{};
+    GemmArgs<E> g{};
     g.a = inputs, g.a_stride = in_c_, g.taps = kNoOffset, g.tap_count = 1, g.depth = in_c_;
     g.b = block_.expand_weights + first * in_c_ * kLanes, g.b_block = in_c_ * kLanes;
     g.init = block_.expand_bias + first * kLanes, g.init_block = kLanes;
@@ -114,59 +122,21 @@ class Runner {
     if (!clamp_.exact) kernels_.activate(out, blocks * count, block_.activation);
   }
 
-  struct Projection {
-    const float* hidden;   // [hidden block][pixel][16]
-    int64_t first, count;  // hidden blocks taken now
-    float* sums;           // [out block][pixel][16]
-    int64_t* taps;
-    int64_t pixels, position;
-    int64_t block, blocks;  // output blocks
-  };
-
-  // Adds a chunk's products to the sums; the last chunk gives the output. A last hidden block that is not whole takes
-  // part only as far as it has channels.
-  void project(const Projection& p) const {
-    const bool starts = p.first == 0, ends = p.first + p.count == hidden_blocks_;
-    const int64_t channels = std::min(p.count * kLanes, block_.hidden - p.first * kLanes);
-    const int64_t depth = channels % kLanes == 0 ? kLanes : 1;
-    for (int64_t t = 0; t < channels / depth; ++t) {
-      p.taps[t] = t * depth / kLanes * p.pixels * kLanes + t * depth % kLanes;
-    }
-    const Storage storage = block_.conv.in.storage;
-    const bool direct = ends && storage == Storage::kFloat32;
-    const int64_t element = p.position * block_.out_c + p.block * kLanes;
-    const bool tail = p.block + p.blocks == out_blocks_;
-    const int64_t last_lanes = tail ? block_.out_c - (out_blocks_ - 1) * kLanes : kLanes;
-    void* out = offset(block_.out, storage, element);
-    const void* residual = block_.residual ? offset(block_.residual, storage, element) : nullptr;
-    GemmArgs g{};
-    g.a = p.hidden, g.a_stride = kLanes, g.taps = p.taps, g.tap_count = channels / depth, g.depth = depth;
-    g.b = block_.project_weights + (p.block * block_.hidden + p.first * kLanes) * kLanes;
-    g.b_block = block_.hidden * kLanes;
-    g.init = starts ? block_.project_bias + p.block * kLanes : p.sums;
-    g.init_stride = starts ? 0 : kLanes, g.init_block = starts ? kLanes : p.pixels * kLanes;
-    g.c = direct ? static_cast<float*>(out) : p.sums;
-    g.c_stride = direct ? block_.out_c : kLanes, g.c_block = direct ? kLanes : p.pixels * kLanes;
-    g.residual = direct ? static_cast<const float*>(residual) : nullptr, g.residual_stride = block_.out_c;
-    const Clamp none = clamp_of(Activation::kIdentity);
-    g.low = none.low, g.high = none.high, g.last_lanes = last_lanes;
-    multiply(kernels_, g, p.pixels, p.blocks);
-    if (!ends || direct) return;
-    FinishArgs f{};
-    f.in = p.sums, f.in_stride = kLanes, f.in_block = p.pixels * kLanes, f.out = out, f.out_stride = block_.out_c;
-    f.residual = residual, f.residual_stride = block_.out_c, f.pixels = p.pixels;
-    f.channels = (p.blocks - 1) * kLanes + last_lanes;
-    kernels_.finish[static_cast<int>(storage)](f);
-  }
-
-  const ConvNextBlock& block_;
-  const KernelTable& kernels_;
+  const ConvNextBlock<E>& block_;
+  const Kernels<E>& kernels_;
   const int64_t in_c_, pixels_, hidden_blocks_, out_blocks_;
   const Clamp clamp_;
+  const Projection<E> projection_;
 };
 
 }  // namespace
 
-void run_convnext_block(const ConvNextBlock& block) { Runner(block).run(); }
+template <class E>
+void run_convnext_block(const ConvNextBlock<E>& block) {
+  Runner<E>(block).run();
+}
+
+template void run_convnext_block(const ConvNextBlock<float>&);
+template void run_convnext_block(const ConvNextBlock<Half>&);
 
 }  // namespace convfirst

@@ -6,19 +6,22 @@
 
 namespace convfirst {
 
+// Computed in E; fp16 arithmetic takes fp16 storage only.
+template <class E>
 struct ConvNextBlock {
-  Convolution conv;  // depthwise, no activation; its residual and out are not used
+  Convolution<E> conv;  // depthwise, no activation; its residual and out are not used
   int64_t hidden, out_c;
-  const float* expand_weights;
-  const float* expand_bias;
-  const float* project_weights;
-  const float* project_bias;
+  const E* expand_weights;
+  const E* expand_bias;
+  const E* project_weights;
+  const E* project_bias;
   Activation activation;
   float epsilon;
   const void* residual;  // nullptr: none
   void* out;
 };
 
-void run_convnext_block(const ConvNextBlock& block);
+template <class E>
+void run_convnext_block(const ConvNextBlock<E>& block);
 
 }  // namespace convfirst

@@ -7,31 +7,41 @@
 
 namespace convfirst {
 
-struct Convolution {
+struct ConvolutionShape {
   ImageView in;
   Window window;
   int64_t groups;
   int64_t out_c, out_h, out_w;
-  const float* weights;  // packed [block][kh][kw][k][16]
-  const float* bias;     // padded to whole blocks
-  const void* residual;  // nullptr: none; NHWC like out
-  void* out;
   Activation activation;
-  void (*run)(const Convolution& conv);
 
-  int64_t blocks() const { return ceil_div(out_c, kLanes); }
-  int64_t lanes(int64_t block) const { return out_c - block * kLanes < kLanes ? out_c - block * kLanes : kLanes; }
   int64_t group_in() const { return in.c / groups; }
   // Whether the driver copies its input, so that it takes any layout.
   bool reads_planar() const { return groups == 1 && !window.is_pointwise(); }
-  // Whether a kernel can store its fp32 results in place, clamped.
-  bool stores_directly() const { return in.storage == Storage::kFloat32 && clamp_of(activation).exact; }
 };
 
-// One 16-channel block at a time: depthwise with any multiplier, and group width 8.
-void run_spatial(const Convolution& conv);
+// Computed in E, whatever the storage of input and output; fp16 arithmetic takes fp16 storage only.
+template <class E>
+struct Convolution : ConvolutionShape {
+  const E* weights;      // packed [block][kh][kw][k][lane]
+  const E* bias;         // padded to whole blocks
+  const void* residual;  // nullptr: none; NHWC like out
+  void* out;
+  void (*run)(const Convolution& conv);
 
-// All input channels of a group at a time: pointwise, dense, and group widths that are multiples of 16.
-void run_direct(const Convolution& conv);
+  static constexpr int64_t kLanes = kLanesOf<E>;
+  int64_t blocks() const { return ceil_div(out_c, kLanes); }
+  int64_t lanes(int64_t block) const { return out_c - block * kLanes < kLanes ? out_c - block * kLanes : kLanes; }
+  bool stores_elements() const { return in.storage == StorageOf<E>::value; }
+  // Whether a kernel can store its results in place, clamped.
+  bool stores_directly() const { return stores_elements() && clamp_of(activation).exact; }
+};
+
+// One channel block at a time: depthwise with any multiplier, and group width 8.
+template <class E>
+void run_spatial(const Convolution<E>& conv);
+
+// All input channels of a group at a time: pointwise, dense, and group widths that are multiples of a block.
+template <class E>
+void run_direct(const Convolution<E>& conv);
 
 }  // namespace convfirst

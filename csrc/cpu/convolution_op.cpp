@@ -7,14 +7,14 @@
 namespace convfirst {
 namespace {
 
-Convolution describe(const ConvolutionKind& kind, const Tensor& input, const WeightShape& weight, const Ints& stride,
-                     const Ints& padding, const Ints& dilation, int64_t groups) {
+Convolution<float> describe(const ConvolutionKind& kind, const Tensor& input, const WeightShape& weight,
+                            const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups) {
   const ImageView in = view_nhwc(input, "input");
   const Window window = window_of(weight.kernel_h, weight.kernel_w, stride, padding, dilation);
-  return describe_convolution(kind, in, weight, window, groups);
+  return describe_convolution<float>(kind, in, weight, window, groups);
 }
 
-Tensor allocate(const Tensor& input, const Convolution& conv) {
+Tensor allocate(const Tensor& input, const ConvolutionShape& conv) {
   return empty_nhwc(input, conv.in.n, conv.out_c, conv.out_h, conv.out_w);
 }
 
@@ -26,9 +26,10 @@ WeightShape packed_shape(const Tensor& weight, int64_t out_channels) {
   return {out_channels, weight.size(3), weight.size(1), weight.size(2)};
 }
 
-Convolution describe_convolution(const ConvolutionKind& kind, const ImageView& in, const WeightShape& weight,
-                                 const Window& window, int64_t groups) {
-  Convolution conv{};
+template <class E>
+Convolution<E> describe_convolution(const ConvolutionKind& kind, const ImageView& in, const WeightShape& weight,
+                                    const Window& window, int64_t groups) {
+  Convolution<E> conv{};
   conv.in = in;
   conv.window = window;
   conv.groups = groups;
@@ -42,20 +43,25 @@ Convolution describe_convolution(const ConvolutionKind& kind, const ImageView& i
   STD_TORCH_CHECK(conv.window.kernel_h <= kMaxKernelRows, "weight must have at most ", kMaxKernelRows, " rows.");
   conv.out_h = conv.window.out_h(conv.in.h);
   conv.out_w = conv.window.out_w(conv.in.w);
-  conv.run = kind.run;
-  kind.check(conv);
+  conv.run = kind.run<E>();
+  kind.check(conv, kLanesOf<E>);
   return conv;
 }
 
+template Convolution<float> describe_convolution(const ConvolutionKind&, const ImageView&, const WeightShape&,
+                                                 const Window&, int64_t);
+template Convolution<Half> describe_convolution(const ConvolutionKind&, const ImageView&, const WeightShape&,
+                                                const Window&, int64_t);
+
 Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                  const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups) {
-  Convolution conv = describe(kind, input, weight_shape(weight), stride, padding, dilation, groups);
-  std::vector<float> packed(static_cast<size_t>(weight_shape(weight).packed_floats()));
-  pack_weight_into(weight, packed.data());
+  Convolution<float> conv = describe(kind, input, weight_shape(weight), stride, padding, dilation, groups);
+  float* packed = weight_scratch(weight_shape(weight).packed_floats());
+  pack_weight_into(weight, packed);
   const std::vector<float> whole_bias = padded_bias(bias, conv.out_c);
   Tensor out = allocate(input, conv);
-  conv.weights = packed.data(), conv.bias = whole_bias.data(), conv.out = out.mutable_data_ptr();
-  if (out.numel() > 0) kind.run(conv);
+  conv.weights = packed, conv.bias = whole_bias.data(), conv.out = out.mutable_data_ptr();
+  if (out.numel() > 0) conv.run(conv);
   return out;
 }
 
@@ -63,7 +69,7 @@ Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor
                   const OptionalTensor& residual, const Ints& stride, const Ints& padding, const Ints& dilation,
                   int64_t groups, int64_t out_channels, const std::string& activation) {
   const WeightShape shape = packed_shape(weight, out_channels);
-  Convolution conv = describe(kind, input, shape, stride, padding, dilation, groups);
+  Convolution<float> conv = describe(kind, input, shape, stride, padding, dilation, groups);
   conv.weights = view_floats(weight, "weight", shape.packed_floats());
   conv.bias = view_floats(bias, "bias", shape.blocks() * kLanes);
   conv.activation = activation_of(activation, "activation");
@@ -71,7 +77,7 @@ Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor
   if (residual) conv.residual = view_like(*residual, "residual", out);
   conv.out = out.mutable_data_ptr();
   const TeamLease lease(torch::stable::get_num_threads());
-  if (out.numel() > 0) kind.run(conv);
+  if (out.numel() > 0) conv.run(conv);
   return out;
 }
 

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "convolution.h"
@@ -15,15 +16,33 @@ using OptionalTensor = std::optional<Tensor>;
 
 // What a kind of convolution accepts and how it runs.
 struct ConvolutionKind {
-  void (*check)(const Convolution& conv);
-  void (*run)(const Convolution& conv);
+  void (*check)(const ConvolutionShape& conv, int64_t lanes);  // channels in a block of the arithmetic
+  void (*run_float)(const Convolution<float>& conv);
+  void (*run_half)(const Convolution<Half>& conv);
+
+  template <class E>
+  auto run() const {
+    if constexpr (std::is_same_v<E, Half>) {
+      return run_half;
+    } else {
+      return run_float;
+    }
+  }
 };
 
-extern const ConvolutionKind kDepthwise, kGrouped, kPointwise, kDense;
+// One channel block at a time sums all its products in fp16.
+inline void check_half_products(const ConvolutionShape& conv, int64_t lanes) {
+  const int64_t products = conv.window.kernel_h * conv.window.kernel_w * conv.group_in();
+  STD_TORCH_CHECK(lanes == kLanesOf<float> || products <= kMostHalfProducts, "weight must have at most ",
+                  kMostHalfProducts, " products an output in fp16 arithmetic, but has ", products, ".");
+}
+
+extern const ConvolutionKind kDepthwise, kGrouped, kPointwise, kDense, kTrimmed;
 
 // A convolution whose arguments fit each other; weights, bias, residual and out are the caller's to set.
-Convolution describe_convolution(const ConvolutionKind& kind, const ImageView& in, const WeightShape& weight,
-                                 const Window& window, int64_t groups);
+template <class E>
+Convolution<E> describe_convolution(const ConvolutionKind& kind, const ImageView& in, const WeightShape& weight,
+                                    const Window& window, int64_t groups);
 
 // The shape that a packed weight had, given its output channels.
 WeightShape packed_shape(const Tensor& weight, int64_t out_channels);

@@ -4,13 +4,13 @@
 namespace convfirst {
 namespace {
 
-void check(const Convolution& conv) {
+void check(const ConvolutionShape& conv, int64_t) {
   STD_TORCH_CHECK(conv.groups == 1, "groups must be 1, but is ", conv.groups, ".");
 }
 
 }  // namespace
 
-const ConvolutionKind kDense = {check, run_direct};
+const ConvolutionKind kDense = {check, run_direct<float>, run_direct<Half>};
 
 namespace {
 

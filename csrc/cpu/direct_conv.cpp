@@ -1,6 +1,6 @@
-// Pointwise and direct convolution as register-blocked matrix products. A 1x1 convolution reads fp32 pixels in place;
-// otherwise a band of input rows is copied with its padding, and each kernel row becomes one tap of kernel_w * C
-// contiguous products (kernel_w taps where columns are dilated or channels grouped).
+// Pointwise and direct convolution as register-blocked matrix products. A 1x1 convolution reads pixels in place that
+// have the type of its arithmetic; otherwise a band of input rows is copied with its padding, and each kernel row
+// becomes one tap of kernel_w * C contiguous products (kernel_w taps where columns are dilated or channels grouped).
 #include <algorithm>
 #include <vector>
 
@@ -12,16 +12,17 @@
 namespace convfirst {
 namespace {
 
-constexpr int64_t kRunPixels = 112;        // fp32 pixels a task of a 1x1 convolution takes
+constexpr int64_t kRunPixels = 112;        // pixels a task of a 1x1 convolution takes
 constexpr int64_t kWidenedFloats = 24576;  // a widened run or band stays within the L2 cache
 constexpr int64_t kBandRows = 4;
 
+template <class E>
 class DirectConv {
  public:
-  explicit DirectConv(const Convolution& conv)
+  explicit DirectConv(const Convolution<E>& conv)
       : conv_(conv),
         window_(conv.window),
-        kernels_(kernels()),
+        kernels_(kernels_for<E>()),
         clamp_(clamp_of(conv.activation)),
         group_blocks_(conv.groups == 1 ? conv.blocks() : conv.out_c / conv.groups / kLanes),
         products_(window_.kernel_h * window_.kernel_w * conv.group_in()) {}
@@ -39,6 +40,8 @@ class DirectConv {
   }
 
  private:
+  static constexpr int64_t kLanes = kLanesOf<E>;
+
   void set_taps() {
     const bool whole_rows = window_.dilation_w == 1 && conv_.groups == 1;
     const int64_t columns = whole_rows ? 1 : window_.kernel_w;
@@ -67,21 +70,21 @@ class DirectConv {
 
   void run_pixels() const {
     const int64_t pixels = conv_.in.n * conv_.in.h * conv_.in.w;
-    const bool widens = conv_.in.storage != Storage::kFloat32;
+    const bool widens = !conv_.stores_elements();
     const int64_t most = widens ? std::clamp<int64_t>(kWidenedFloats / conv_.in.c, 14, kRunPixels) : kRunPixels;
     const int64_t run = balanced_run(pixels, most), runs = ceil_div(pixels, run), parts = column_groups(runs);
     for_each_task(runs * parts, [&](int64_t task) {
       const int64_t first = task / parts * run, count = std::min(run, pixels - first), part = task % parts;
-      const float* a = nullptr;
+      const E* a = nullptr;
       if (widens) {
-        float* copy = task_scratch(run * (conv_.in.c + conv_.blocks() * kLanes));
+        E* copy = task_scratch<E>(run * (conv_.in.c + conv_.blocks() * kLanes));
         const void* source = offset(conv_.in.data, conv_.in.storage, first * conv_.in.c);
         kernels_.widen[static_cast<int>(conv_.in.storage)](source, copy, count * conv_.in.c);
         a = copy;
       } else {
-        a = static_cast<const float*>(conv_.in.data) + first * conv_.in.c;
+        a = static_cast<const E*>(conv_.in.data) + first * conv_.in.c;
       }
-      float* spare = widens ? const_cast<float*>(a) + run * conv_.in.c : nullptr;
+      E* spare = widens ? const_cast<E*>(a) + run * conv_.in.c : nullptr;
       run_groups(a, conv_.in.c, first, count, part, parts, spare);
     });
   }
@@ -96,11 +99,11 @@ class DirectConv {
       const int64_t image = task / parts / bands, y0 = task / parts % bands * band;
       const int64_t y1 = std::min(conv_.out_h, y0 + band);
       const int64_t rows = (y1 - y0 - 1) * window_.stride_h + window_.span_h();
-      float* copy = task_scratch(rows * row_floats + conv_.out_w * conv_.blocks() * kLanes);
+      E* copy = task_scratch<E>(rows * row_floats + conv_.out_w * conv_.blocks() * kLanes);
       const Patch patch{image, y0 * window_.stride_h - window_.top, rows, -window_.left, padded_w_};
       widen_patch(kernels_, conv_.in, patch, copy);
       for (int64_t y = y0; y < y1; ++y) {
-        const float* a = copy + (y - y0) * window_.stride_h * row_floats;
+        const E* a = copy + (y - y0) * window_.stride_h * row_floats;
         const int64_t first = (image * conv_.out_h + y) * conv_.out_w;
         run_groups(a, window_.stride_w * conv_.in.c, first, conv_.out_w, task % parts, parts, copy + rows * row_floats);
       }
@@ -108,34 +111,34 @@ class DirectConv {
   }
 
   // One part of the output channels for `count` output pixels from `first`.
-  void run_groups(const float* a, int64_t a_stride, int64_t first, int64_t count, int64_t part, int64_t parts,
-                  float* spare) const {
+  void run_groups(const E* a, int64_t a_stride, int64_t first, int64_t count, int64_t part, int64_t parts,
+                  E* spare) const {
     for (int64_t group = 0; group < conv_.groups; ++group) {
       const int64_t begin = group_blocks_ * part / parts, end = group_blocks_ * (part + 1) / parts;
       run_tile(a + group * conv_.group_in(), a_stride, first, count, group * group_blocks_ + begin, end - begin, spare);
     }
   }
 
-  void run_tile(const float* a, int64_t a_stride, int64_t first, int64_t count, int64_t block, int64_t blocks,
-                float* spare) const {
-    const bool fp32 = conv_.in.storage == Storage::kFloat32;
+  void run_tile(const E* a, int64_t a_stride, int64_t first, int64_t count, int64_t block, int64_t blocks,
+                E* spare) const {
+    const bool in_place = conv_.stores_elements();
     const int64_t position = first * conv_.out_c + block * kLanes;
     void* out = offset(conv_.out, conv_.in.storage, position);
     const void* residual = conv_.residual ? offset(conv_.residual, conv_.in.storage, position) : nullptr;
-    GemmArgs g{};
+    GemmArgs<E> g{};
     g.a = a, g.a_stride = a_stride, g.taps = taps_.data(), g.tap_count = static_cast<int64_t>(taps_.size());
     g.depth = depth_;
     g.b = conv_.weights + block * products_ * kLanes, g.b_block = products_ * kLanes;
     g.init = conv_.bias + block * kLanes, g.init_block = kLanes;
-    g.c = fp32 ? static_cast<float*>(out) : spare;
-    g.c_stride = fp32 ? conv_.out_c : blocks * kLanes, g.c_block = kLanes;
-    g.residual = conv_.stores_directly() ? static_cast<const float*>(residual) : nullptr;
+    g.c = in_place ? static_cast<E*>(out) : spare;
+    g.c_stride = in_place ? conv_.out_c : blocks * kLanes, g.c_block = kLanes;
+    g.residual = conv_.stores_directly() ? static_cast<const E*>(residual) : nullptr;
     g.residual_stride = conv_.out_c;
     g.low = clamp_.low, g.high = clamp_.high;
-    g.last_lanes = fp32 ? conv_.lanes(block + blocks - 1) : kLanes;
+    g.last_lanes = in_place ? conv_.lanes(block + blocks - 1) : kLanes;
     multiply(kernels_, g, count, blocks);
     if (conv_.stores_directly()) return;
-    FinishArgs f{};
+    FinishArgs<E> f{};
     f.in = g.c, f.in_stride = g.c_stride, f.in_block = kLanes, f.out = out, f.out_stride = conv_.out_c;
     f.residual = residual, f.residual_stride = conv_.out_c;
     f.pixels = count, f.channels = (blocks - 1) * kLanes + conv_.lanes(block + blocks - 1);
@@ -143,9 +146,9 @@ class DirectConv {
     kernels_.finish[static_cast<int>(conv_.in.storage)](f);
   }
 
-  const Convolution& conv_;
+  const Convolution<E>& conv_;
   const Window& window_;
-  const KernelTable& kernels_;
+  const Kernels<E>& kernels_;
   const Clamp clamp_;
   const int64_t group_blocks_;  // output blocks a group
   const int64_t products_;      // products an output channel
@@ -156,6 +159,12 @@ class DirectConv {
 
 }  // namespace
 
-void run_direct(const Convolution& conv) { DirectConv(conv).run(); }
+template <class E>
+void run_direct(const Convolution<E>& conv) {
+  DirectConv<E>(conv).run();
+}
+
+template void run_direct(const Convolution<float>&);
+template void run_direct(const Convolution<Half>&);
 
 }  // namespace convfirst

@@ -11,28 +11,33 @@
 
 namespace convfirst {
 
+template <class E>
 struct SqueezeExcite {
-  const float* reduce_weights = nullptr;  // nullptr: no squeeze-excite
-  const float* reduce_bias = nullptr;
-  const float* expand_weights = nullptr;
-  const float* expand_bias = nullptr;
+  const E* reduce_weights = nullptr;  // nullptr: no squeeze-excite
+  const E* reduce_bias = nullptr;
+  const E* expand_weights = nullptr;
+  const E* expand_bias = nullptr;
   int64_t squeezed = 0;  // bottleneck channels
   Activation activation = Activation::kRelu;
   Activation gate = Activation::kSigmoid;
 };
 
+// Computed in E; fp16 arithmetic takes fp16 storage only.
+template <class E>
 struct FusedBlock {
+  static constexpr int64_t kLanes = kLanesOf<E>;
+
   ImageView in;
   Window window;
   bool grouped8 = false;  // otherwise depthwise
   int64_t hidden = 0, out_c = 0, out_h = 0, out_w = 0;
-  const float* expand_weights = nullptr;  // nullptr: the input itself is convolved
-  const float* expand_bias = nullptr;
-  const float* conv_weights = nullptr;
-  const float* conv_bias = nullptr;
-  const float* project_weights = nullptr;
-  const float* project_bias = nullptr;
-  SqueezeExcite se;
+  const E* expand_weights = nullptr;  // nullptr: the input itself is convolved
+  const E* expand_bias = nullptr;
+  const E* conv_weights = nullptr;
+  const E* conv_bias = nullptr;
+  const E* project_weights = nullptr;
+  const E* project_bias = nullptr;
+  SqueezeExcite<E> se;
   Activation activation = Activation::kIdentity;  // after expand and after the convolution
   Activation output_activation = Activation::kIdentity;
   const void* residual = nullptr;
@@ -41,14 +46,16 @@ struct FusedBlock {
   int64_t hidden_blocks() const { return ceil_div(hidden, kLanes); }
   int64_t out_blocks() const { return ceil_div(out_c, kLanes); }
   int64_t last_out_lanes() const { return out_c - (out_blocks() - 1) * kLanes; }
+  bool stores_elements() const { return in.storage == StorageOf<E>::value; }
   BlockShape shape() const;
 };
 
-void run_fused_block(const FusedBlock& block);
+template <class E>
+void run_fused_block(const FusedBlock<E>& block);
 
-// The gate of one image from the sums of its hidden activations over `pixels` pixels. All arrays in whole blocks;
-// scratch holds hidden + squeezed floats, rounded up to blocks.
-void excite(const KernelTable& kernels, const FusedBlock& block, const float* sums, int64_t pixels, float* scratch,
-            float* gate);
+// The gate of one image from the sums (which become means) of its hidden activations over `pixels` pixels. All arrays
+// in whole blocks; scratch holds hidden + squeezed elements, rounded up to blocks.
+template <class E>
+void excite(const Kernels<E>& kernels, const FusedBlock<E>& block, float* sums, int64_t pixels, E* scratch, E* gate);
 
 }  // namespace convfirst

@@ -9,7 +9,7 @@ namespace {
 
 int64_t padded(int64_t channels) { return ceil_div(channels, kLanes) * kLanes; }
 
-void set_convolution(const PackedBlock& p, FusedBlock& block) {
+void set_convolution(const PackedBlock& p, FusedBlock<float>& block) {
   const Tensor& weight = p.conv_weight;
   STD_TORCH_CHECK(weight.dim() == 5 && weight.size(4) == kLanes, "conv_weight must be packed by pack_weight.");
   const Window window = window_of(weight.size(1), weight.size(2), p.stride, p.padding, p.dilation);
@@ -22,7 +22,7 @@ void set_convolution(const PackedBlock& p, FusedBlock& block) {
   block.conv_bias = view_floats(p.conv_bias, "conv_bias", padded(block.hidden));
 }
 
-void set_expansion(const PackedBlock& p, FusedBlock& block) {
+void set_expansion(const PackedBlock& p, FusedBlock<float>& block) {
   STD_TORCH_CHECK(p.expand_weight.has_value() == p.expand_bias.has_value(),
                   "expand_bias must be given exactly when expand_weight is.");
   if (!p.expand_weight) return;
@@ -30,11 +30,11 @@ void set_expansion(const PackedBlock& p, FusedBlock& block) {
   block.expand_bias = view_floats(*p.expand_bias, "expand_bias", padded(block.hidden));
 }
 
-void set_squeeze_excite(const PackedSqueezeExcite& p, FusedBlock& block) {
+void set_squeeze_excite(const PackedSqueezeExcite& p, FusedBlock<float>& block) {
   if (!p.reduce_weight) return;
   STD_TORCH_CHECK(p.reduce_bias && p.expand_weight && p.expand_bias && p.channels > 0,
                   "se_reduce_bias, se_expand_weight, se_expand_bias and se_channels must come with se_reduce_weight.");
-  SqueezeExcite& se = block.se;
+  SqueezeExcite<float>& se = block.se;
   se.squeezed = p.channels;
   se.reduce_weights = view_floats(*p.reduce_weight, "se_reduce_weight", padded(p.channels) * block.hidden);
   se.reduce_bias = view_floats(*p.reduce_bias, "se_reduce_bias", padded(p.channels));
@@ -44,8 +44,8 @@ void set_squeeze_excite(const PackedSqueezeExcite& p, FusedBlock& block) {
   se.gate = p.gate;
 }
 
-FusedBlock describe_block(const PackedBlock& p, const ImageView& in) {
-  FusedBlock block;
+FusedBlock<float> describe_block(const PackedBlock& p, const ImageView& in) {
+  FusedBlock<float> block;
   block.in = in;
   block.hidden = p.hidden_channels;
   block.out_c = p.out_channels;
@@ -61,7 +61,8 @@ FusedBlock describe_block(const PackedBlock& p, const ImageView& in) {
 
 }  // namespace
 
-void set_spatial(FusedBlock& block, const Window& window, int64_t groups, bool expands) {
+template <class E>
+void set_spatial(FusedBlock<E>& block, const Window& window, int64_t groups, bool expands) {
   STD_TORCH_CHECK(block.in.c > 0 && block.hidden > 0 && block.out_c > 0,
                   "input, hidden_channels and out_channels must have at least one channel.");
   const bool depthwise = groups == block.hidden;
@@ -71,14 +72,20 @@ void set_spatial(FusedBlock& block, const Window& window, int64_t groups, bool e
                   " input channels where there is no expand_weight, but is ", block.hidden, ".");
   STD_TORCH_CHECK(window.kernel_h <= kMaxKernelRows, "conv_weight must have at most ", kMaxKernelRows, " rows.");
   check_output(window, block.in.h, block.in.w);
+  const int64_t products = window.kernel_h * window.kernel_w * (depthwise ? 1 : 8);
+  STD_TORCH_CHECK(kLanesOf<E> == kLanes || products <= kMostHalfProducts, "conv_weight must have at most ",
+                  kMostHalfProducts, " products an output in fp16 arithmetic, but has ", products, ".");
   block.grouped8 = !depthwise;
   block.window = window;
   block.out_h = window.out_h(block.in.h);
   block.out_w = window.out_w(block.in.w);
 }
 
+template void set_spatial(FusedBlock<float>&, const Window&, int64_t, bool);
+template void set_spatial(FusedBlock<Half>&, const Window&, int64_t, bool);
+
 Tensor run_packed_block(const Tensor& input, const std::optional<Tensor>& residual, const PackedBlock& p) {
-  FusedBlock block = describe_block(p, view_nhwc(input, "input"));
+  FusedBlock<float> block = describe_block(p, view_nhwc(input, "input"));
   Tensor out = empty_nhwc(input, block.in.n, block.out_c, block.out_h, block.out_w);
   if (residual) block.residual = view_like(*residual, "residual", out);
   block.out = out.mutable_data_ptr();

@@ -24,7 +24,8 @@ struct PackedBlock {
 };
 
 // Sets the convolution of a block whose input, hidden and output channels are set, and checks that they fit.
-void set_spatial(FusedBlock& block, const Window& window, int64_t groups, bool expands);
+template <class E>
+void set_spatial(FusedBlock<E>& block, const Window& window, int64_t groups, bool expands);
 
 Tensor run_packed_block(const Tensor& input, const std::optional<Tensor>& residual, const PackedBlock& packed);
 

@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kPixels = 32;  // widened at a time: 2 KiB
 
 void pool_block(const GlobalPool& pool, int64_t image, int64_t channel) {
-  const KernelTable& k = kernels();
+  const Kernels<float>& k = kernels_for<float>();
   const ImageView& in = pool.in;
   const int64_t pixels = in.h * in.w, lanes = in.c - channel < kLanes ? in.c - channel : kLanes;
   float total[kLanes] = {}, scale[kLanes], widened[kPixels * kLanes];
@@ -24,7 +24,7 @@ void pool_block(const GlobalPool& pool, int64_t image, int64_t channel) {
     k.sum(widened, count, total);
   }
   k.scale(total, 1, scale);
-  FinishArgs f{};
+  FinishArgs<float> f{};
   f.in = total, f.in_stride = kLanes, f.out = offset(pool.out, in.storage, image * in.c + channel), f.out_stride = in.c;
   f.pixels = 1, f.channels = lanes;
   k.finish[static_cast<int>(in.storage)](f);

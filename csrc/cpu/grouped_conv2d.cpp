@@ -4,19 +4,22 @@
 namespace convfirst {
 namespace {
 
-void check(const Convolution& conv) {
+void check(const ConvolutionShape& conv, int64_t lanes) {
   const int64_t width = conv.group_in();
   const bool square = conv.out_c / conv.groups == width;
-  STD_TORCH_CHECK(square && (width == 8 || width % kLanes == 0),
-                  "groups must leave 8 or a multiple of 16 channels a group on both sides, but leaves ", width, " and ",
-                  conv.out_c / conv.groups, ".");
+  STD_TORCH_CHECK(square && (width == 8 || width % lanes == 0), "groups must leave 8 or a multiple of ", lanes,
+                  " channels a group on both sides, but leaves ", width, " and ", conv.out_c / conv.groups, ".");
+  if (width == 8) check_half_products(conv, lanes);
 }
 
-void run_grouped(const Convolution& conv) { conv.group_in() == 8 ? run_spatial(conv) : run_direct(conv); }
+template <class E>
+void run_grouped(const Convolution<E>& conv) {
+  conv.group_in() == 8 ? run_spatial(conv) : run_direct(conv);
+}
 
 }  // namespace
 
-const ConvolutionKind kGrouped = {check, run_grouped};
+const ConvolutionKind kGrouped = {check, run_grouped<float>, run_grouped<Half>};
 
 namespace {
 

@@ -15,7 +15,8 @@ constexpr int64_t kRowsAtOnce = 8;
 
 }  // namespace
 
-HiddenTile::HiddenTile(const FusedBlock& block, const BlockPlan& plan, const KernelTable& kernels)
+template <class E>
+HiddenTile<E>::HiddenTile(const FusedBlock<E>& block, const BlockPlan& plan, const Kernels<E>& kernels)
     : block_(block),
       kernels_(kernels),
       clamp_(clamp_of(block.activation)),
@@ -25,26 +26,29 @@ HiddenTile::HiddenTile(const FusedBlock& block, const BlockPlan& plan, const Ker
       ring_block_(ring_rows_ * padded_w_ * kLanes),
       most_blocks_(plan.hidden_blocks) {}
 
-int64_t HiddenTile::scratch_floats() const {
-  const bool widens = block_.expand_weights && block_.in.storage != Storage::kFloat32;
+template <class E>
+int64_t HiddenTile<E>::scratch_elements() const {
+  const bool widens = block_.expand_weights && !block_.stores_elements();
   const int64_t widened = widens ? ceil_div(ring_rows_ * block_.in.w * block_.in.c, kLanes) * kLanes : 0;
   return most_blocks_ * ring_block_ + widened;
 }
 
-void HiddenTile::begin(int64_t image, int64_t first, int64_t count, float* scratch) {
+template <class E>
+void HiddenTile<E>::begin(int64_t image, int64_t first, int64_t count, E* scratch) {
   image_ = image, first_ = first, count_ = count, filled_ = 0;
   ring_ = scratch;
   widened_ = scratch + most_blocks_ * ring_block_;
   const Window& w = block_.window;
   const int64_t right = w.left + block_.in.w;
   for (int64_t row = 0; row < count * ring_rows_; ++row) {
-    float* pixels = ring_ + row * padded_w_ * kLanes;
-    std::memset(pixels, 0, static_cast<size_t>(w.left * kLanes) * sizeof(float));
-    std::memset(pixels + right * kLanes, 0, static_cast<size_t>((padded_w_ - right) * kLanes) * sizeof(float));
+    E* pixels = ring_ + row * padded_w_ * kLanes;
+    std::memset(pixels, 0, static_cast<size_t>(w.left * kLanes) * sizeof(E));
+    std::memset(pixels + right * kLanes, 0, static_cast<size_t>((padded_w_ - right) * kLanes) * sizeof(E));
   }
 }
 
-void HiddenTile::fill_until(int64_t last_row, int64_t first_row) {
+template <class E>
+void HiddenTile<E>::fill_until(int64_t last_row, int64_t first_row) {
   filled_ = std::max({filled_, first_row, int64_t{0}});
   const int64_t end = std::min(last_row + 1, block_.in.h);
   while (filled_ < end) {
@@ -54,8 +58,9 @@ void HiddenTile::fill_until(int64_t last_row, int64_t first_row) {
   }
 }
 
-void HiddenTile::fill_rows(int64_t row, int64_t rows) {
-  float* target = ring_row(row) + block_.window.left * kLanes;
+template <class E>
+void HiddenTile<E>::fill_rows(int64_t row, int64_t rows) {
+  E* target = ring_row(row) + block_.window.left * kLanes;
   if (block_.expand_weights) return expand_rows(row, rows, target);
   for (int64_t r = 0; r < rows; ++r) {
     const Patch patch{image_, row + r, 1, 0, block_.in.w};
@@ -68,13 +73,14 @@ void HiddenTile::fill_rows(int64_t row, int64_t rows) {
 }
 
 // Input rows follow each other in memory, hidden rows have padding between them.
-void HiddenTile::expand_rows(int64_t row, int64_t rows, float* target) {
+template <class E>
+void HiddenTile<E>::expand_rows(int64_t row, int64_t rows, E* target) {
   static constexpr int64_t kNoOffset[] = {0};
   const ImageView& in = block_.in;
   const int64_t start = (image_ * in.h + row) * in.w * in.c;
-  GemmArgs g{};
-  if (in.storage == Storage::kFloat32) {
-    g.a = static_cast<const float*>(in.data) + start;
+  GemmArgs<E> g{};
+  if (block_.stores_elements()) {
+    g.a = static_cast<const E*>(in.data) + start;
   } else {
     kernels_.widen[static_cast<int>(in.storage)](offset(in.data, in.storage, start), widened_, rows * in.w * in.c);
     g.a = widened_;
@@ -94,12 +100,13 @@ void HiddenTile::expand_rows(int64_t row, int64_t rows, float* target) {
   }
 }
 
-void HiddenTile::convolve(int64_t y0, int64_t y1, float* out, int64_t out_block) {
+template <class E>
+void HiddenTile<E>::convolve(int64_t y0, int64_t y1, E* out, int64_t out_block) {
   const Window& w = block_.window;
   const int64_t first_row = y0 * w.stride_h - w.top;
   fill_until((y1 - 1) * w.stride_h - w.top + w.span_h() - 1, first_row);
   const int64_t inputs = block_.grouped8 ? 8 : 1;
-  SpatialArgs s{};
+  SpatialArgs<E> s{};
   s.out_row = block_.out_w * kLanes;
   s.in_stride = kLanes, s.out_stride = kLanes, s.lanes = kLanes, s.low = clamp_.low, s.high = clamp_.high;
   for (int64_t b = 0; b < count_; ++b) {
@@ -113,9 +120,10 @@ void HiddenTile::convolve(int64_t y0, int64_t y1, float* out, int64_t out_block)
   }
 }
 
-void HiddenTile::convolve_rows(int64_t block, int64_t y0, int64_t y1, SpatialArgs& s) {
+template <class E>
+void HiddenTile<E>::convolve_rows(int64_t block, int64_t y0, int64_t y1, SpatialArgs<E>& s) {
   const Window& w = block_.window;
-  const float* rows[kRowsAtOnce * kMaxKernelRows];
+  const E* rows[kRowsAtOnce * kMaxKernelRows];
   for (int64_t y = y0; y < y1; ++y) {
     for (int64_t ky = 0; ky < w.kernel_h; ++ky) {
       const int64_t row = y * w.stride_h - w.top + ky * w.dilation_h;
@@ -126,5 +134,8 @@ void HiddenTile::convolve_rows(int64_t block, int64_t y0, int64_t y1, SpatialArg
   s.rows = rows, s.runs = y1 - y0, s.rows_step = w.kernel_h;
   convolve_run(run_plan_, w, s, block_.out_w);
 }
+
+template class HiddenTile<float>;
+template class HiddenTile<Half>;
 
 }  // namespace convfirst

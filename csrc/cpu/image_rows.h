@@ -1,4 +1,5 @@
-// Copies of input rows in fp32 with their zero padding: only what a tile needs, never the whole image.
+// Copies of input rows, in the type of the arithmetic, with their zero padding: only what a tile needs, never the whole
+// image.
 #pragma once
 
 #include "../shapes.h"
@@ -12,12 +13,14 @@ struct Patch {
   int64_t image, row, rows, column, columns;
 };
 
-// out[row][column][16] of one channel block. With a channel multiplier, lane l holds channel (first_out + l) /
+// out[row][column][lane] of one channel block. With a channel multiplier, lane l holds channel (first_out + l) /
 // multiplier.
-void gather_block(const KernelTable& kernels, const ImageView& in, const Patch& patch, int64_t first_channel,
-                  int64_t lanes, int64_t multiplier, float* out);
+template <class E>
+void gather_block(const Kernels<E>& kernels, const ImageView& in, const Patch& patch, int64_t first_channel,
+                  int64_t lanes, int64_t multiplier, E* out);
 
 // out[row][column][C] with all channels.
-void widen_patch(const KernelTable& kernels, const ImageView& in, const Patch& patch, float* out);
+template <class E>
+void widen_patch(const Kernels<E>& kernels, const ImageView& in, const Patch& patch, E* out);
 
 }  // namespace convfirst

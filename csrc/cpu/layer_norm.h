@@ -5,14 +5,16 @@
 
 namespace convfirst {
 
+template <class E>
 struct LayerNorm {
   ImageView in;
-  const float* weight;  // padded to whole blocks
-  const float* bias;
+  const E* weight;  // padded to whole blocks
+  const E* bias;
   float epsilon;
   void* out;
 };
 
-void run_layer_norm(const LayerNorm& norm);
+template <class E>
+void run_layer_norm(const LayerNorm<E>& norm);
 
 }  // namespace convfirst

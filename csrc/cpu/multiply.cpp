@@ -7,7 +7,8 @@
 namespace convfirst {
 namespace {
 
-int largest_rows(const GemmKernel* family) {
+template <class E>
+int largest_rows(const GemmKernel<E>* family) {
   for (int rows = kMaxGemmRows; rows > 0; --rows) {
     if (family[rows - 1]) return rows;
   }
@@ -18,15 +19,17 @@ int largest_rows(const GemmKernel* family) {
 // than the FMA latency hides.
 int64_t step_cost(int64_t rows, int64_t blocks) { return std::max<int64_t>({rows * blocks, rows + blocks, 8}); }
 
-int64_t product_cost(const KernelTable& kernels, int64_t pixels, int64_t blocks, int width) {
-  const int64_t largest = largest_rows(kernels.gemm[width - 1]);
+template <class E>
+int64_t product_cost(const Kernels<E>& kernels, int64_t pixels, int64_t blocks, int width) {
+  const int64_t largest = largest_rows<E>(kernels.gemm[width - 1]);
   if (!largest) return std::numeric_limits<int64_t>::max();
   const int64_t pieces = (pixels + largest - 1) / largest, rows = (pixels + pieces - 1) / pieces;
   const int64_t last = blocks % width;
   return pieces * (blocks / width * step_cost(rows, width) + (last ? step_cost(rows, last) : 0));
 }
 
-int best_width(const KernelTable& kernels, int64_t pixels, int64_t blocks) {
+template <class E>
+int best_width(const Kernels<E>& kernels, int64_t pixels, int64_t blocks) {
   static constexpr int kPreference[] = {2, 3, 4, 1};  // equal cost: two blocks need the fewest streams
   int best = 1;
   int64_t best_cost = std::numeric_limits<int64_t>::max();
@@ -38,41 +41,48 @@ int best_width(const KernelTable& kernels, int64_t pixels, int64_t blocks) {
   return best;
 }
 
-void multiply_blocks(const GemmKernel* family, GemmArgs g, int64_t pixels) {
-  const int64_t largest = largest_rows(family);
+// Moves a product by pixels and blocks.
+template <class E>
+void advance(GemmArgs<E>& g, int64_t pixels, int64_t blocks) {
+  const int64_t init = pixels * g.init_stride + blocks * g.init_block, c = pixels * g.c_stride + blocks * g.c_block;
+  g.a += pixels * g.a_stride;
+  g.b += blocks * g.b_block;
+  g.sums ? void(g.sums += init) : void(g.init += init);
+  g.partial ? void(g.partial += c) : void(g.c += c);
+  if (g.residual) g.residual += pixels * g.residual_stride + blocks * g.c_block;
+}
+
+template <class E>
+void multiply_blocks(const GemmKernel<E>* family, GemmArgs<E> g, int64_t pixels) {
+  const int64_t largest = largest_rows<E>(family);
   const int64_t pieces = (pixels + largest - 1) / largest, even = (pixels + pieces - 1) / pieces;
   for (int64_t left = pixels; left > 0;) {
     int64_t rows = std::min(left, even);
     while (!family[rows - 1]) --rows;
     family[rows - 1](g);
     left -= rows;
-    g.a += rows * g.a_stride;
-    g.c += rows * g.c_stride;
+    advance(g, rows, 0);
     if (g.c_row) {
       g.c += (g.c_column + rows) / g.c_row * g.c_gap;
       g.c_column = (g.c_column + rows) % g.c_row;
     }
-    g.init += rows * g.init_stride;
-    if (g.residual) g.residual += rows * g.residual_stride;
   }
 }
 
 // Weights that stay in the L1 cache leave the order free: all channels of some pixels, then the next pixels, writes
 // memory in the order it lies.
-constexpr int64_t kCachedWeights = 4096;
+constexpr int64_t kCachedWeightBytes = 16384;
 constexpr int64_t kPixelsAtOnce = 28;
 
-void multiply_all_blocks(const KernelTable& kernels, const GemmArgs& g, int64_t pixels, int64_t blocks, int width) {
-  const int64_t whole = g.last_lanes <= kHalfLanes ? blocks - 1 : blocks;
+template <class E>
+void multiply_all_blocks(const Kernels<E>& kernels, const GemmArgs<E>& g, int64_t pixels, int64_t blocks, int width) {
+  const int64_t whole = g.last_lanes <= kNarrowLanesOf<E> ? blocks - 1 : blocks;
   for (int64_t block = 0; block < blocks;) {
     const int64_t taken = block < whole ? std::min<int64_t>(width, whole - block) : 1;
-    GemmArgs part = g;
-    part.b += block * g.b_block;
-    part.init += block * g.init_block;
-    part.c += block * g.c_block;
-    if (part.residual) part.residual += block * g.c_block;
-    if (block + taken < blocks) part.last_lanes = kLanes;
-    multiply_blocks(block < whole ? kernels.gemm[taken - 1] : kernels.gemm_half, part, pixels);
+    GemmArgs<E> part = g;
+    advance(part, 0, block);
+    if (block + taken < blocks) part.last_lanes = kLanesOf<E>;
+    multiply_blocks<E>(block < whole ? kernels.gemm[taken - 1] : kernels.gemm_narrow, part, pixels);
     block += taken;
   }
 }
@@ -89,18 +99,22 @@ Clamp clamp_of(Activation activation) {
   }
 }
 
-void multiply(const KernelTable& kernels, const GemmArgs& g, int64_t pixels, int64_t blocks) {
+template <class E>
+void multiply(const Kernels<E>& kernels, const GemmArgs<E>& g, int64_t pixels, int64_t blocks) {
   if (pixels <= 0 || blocks <= 0) return;
-  const int64_t whole = g.last_lanes <= kHalfLanes ? blocks - 1 : blocks;
-  const bool streams = g.c_block == kLanes && !g.c_row && blocks > 2 && blocks * g.b_block <= kCachedWeights;
+  const int64_t whole = g.last_lanes <= kNarrowLanesOf<E> ? blocks - 1 : blocks;
+  const int64_t weight_bytes = blocks * g.b_block * static_cast<int64_t>(sizeof(E));
+  const bool streams = g.c_block == kLanesOf<E> && !g.c_row && blocks > 2 && weight_bytes <= kCachedWeightBytes;
   const int64_t step = streams ? kPixelsAtOnce : pixels;
   const int width = best_width(kernels, std::min(step, pixels), whole);
-  GemmArgs part = g;
+  GemmArgs<E> part = g;
   for (int64_t done = 0; done < pixels; done += step) {
-    part.a = g.a + done * g.a_stride, part.c = g.c + done * g.c_stride, part.init = g.init + done * g.init_stride;
-    if (g.residual) part.residual = g.residual + done * g.residual_stride;
     multiply_all_blocks(kernels, part, std::min(step, pixels - done), blocks, width);
+    advance(part, step, 0);
   }
 }
+
+template void multiply(const Kernels<float>&, const GemmArgs<float>&, int64_t, int64_t);
+template void multiply(const Kernels<Half>&, const GemmArgs<Half>&, int64_t, int64_t);
 
 }  // namespace convfirst

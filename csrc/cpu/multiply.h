@@ -12,7 +12,15 @@ struct Clamp {
 };
 Clamp clamp_of(Activation activation);
 
-// Runs g over `pixels` pixels and `blocks` blocks of 16 output channels; g's pointers stand at the first of each.
-void multiply(const KernelTable& kernels, const GemmArgs& g, int64_t pixels, int64_t blocks);
+// Partial sums of a product whose channels come in parts. They are fp32; an fp16 kernel takes them apart from its fp16
+// bias and results.
+inline void start_from(GemmArgs<float>& g, const float* sums) { g.init = sums; }
+inline void start_from(GemmArgs<Half>& g, const float* sums) { g.sums = sums; }
+inline void leave_in(GemmArgs<float>& g, float* sums) { g.c = sums; }
+inline void leave_in(GemmArgs<Half>& g, float* sums) { g.partial = sums; }
+
+// Runs g over `pixels` pixels and `blocks` blocks of output channels; g's pointers stand at the first of each.
+template <class E>
+void multiply(const Kernels<E>& kernels, const GemmArgs<E>& g, int64_t pixels, int64_t blocks);
 
 }  // namespace convfirst

@@ -62,16 +62,36 @@ class Arena {
   int64_t capacity_ = 0;
 };
 
+inline Arena& task_arena() {
+  static thread_local Arena arena;
+  return arena;
+}
+inline Arena& call_arena() {
+  static thread_local Arena arena;
+  return arena;
+}
+
+template <class E>
+constexpr int64_t floats_for(int64_t elements) {
+  return (elements * static_cast<int64_t>(sizeof(E)) + 3) / 4;
+}
+
 // Scratch of one task on the thread that runs it.
-inline float* task_scratch(int64_t floats) {
+template <class E = float>
+E* task_scratch(int64_t elements) {
+  return reinterpret_cast<E*>(task_arena().floats(floats_for<E>(elements)));
+}
+
+// Packed weights of a whole call that was given torch's; owned by the calling thread.
+inline float* weight_scratch(int64_t floats) {
   static thread_local Arena arena;
   return arena.floats(floats);
 }
 
 // Scratch of a whole call, shared by its tasks; owned by the calling thread.
-inline float* call_scratch(int64_t floats) {
-  static thread_local Arena arena;
-  return arena.floats(floats);
+template <class E = float>
+E* call_scratch(int64_t elements) {
+  return reinterpret_cast<E*>(call_arena().floats(floats_for<E>(elements)));
 }
 
 }  // namespace convfirst

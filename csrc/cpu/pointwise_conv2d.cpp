@@ -4,14 +4,14 @@
 namespace convfirst {
 namespace {
 
-void check(const Convolution& conv) {
+void check(const ConvolutionShape& conv, int64_t) {
   STD_TORCH_CHECK(conv.groups == 1 && conv.window.is_pointwise(),
                   "weight, stride, padding and groups must be those of a 1x1 convolution.");
 }
 
 }  // namespace
 
-const ConvolutionKind kPointwise = {check, run_direct};
+const ConvolutionKind kPointwise = {check, run_direct<float>, run_direct<Half>};
 
 namespace {
 

@@ -1,6 +1,6 @@
 // Depthwise and group-width-8 convolution of whole images: bands of rows by channel blocks, shared among threads.
-// Inner columns of fp32 images are read in place; edges, other storage types and channel tails go through a small fp32
-// copy with its zero padding, so that the microkernels know no edges.
+// Inner columns of images in the type of the arithmetic are read in place; edges, other storage types and channel tails
+// go through a small copy with its zero padding, so that the microkernels know no edges.
 #include <algorithm>
 
 #include "convolution.h"
@@ -18,12 +18,13 @@ constexpr int64_t kInPlaceBand = 8;
 constexpr int64_t kLeastGatheredBand = 4;
 constexpr int64_t kRowsAtOnce = 8;
 
+template <class E>
 class SpatialConv {
  public:
-  explicit SpatialConv(const Convolution& conv)
+  explicit SpatialConv(const Convolution<E>& conv)
       : conv_(conv),
         window_(conv.window),
-        kernels_(kernels()),
+        kernels_(kernels_for<E>()),
         grouped_(conv.groups != conv.in.c),
         family_(grouped_ ? kernels_.grouped8 : kernels_.depthwise),
         row_plan_(plan_run(family_, window_, conv.out_w)),
@@ -45,9 +46,11 @@ class SpatialConv {
   }
 
  private:
+  static constexpr int64_t kLanes = kLanesOf<E>;
+
   // Rows so long that a copy would hold few of them are read where they lie, and rows of which a stride uses a part.
   bool in_place(int64_t block) const {
-    return conv_.in.storage == Storage::kFloat32 && multiplier_ == 1 && conv_.lanes(block) == kLanes &&
+    return conv_.stores_elements() && multiplier_ == 1 && conv_.lanes(block) == kLanes &&
            (window_.stride_w > 1 || gathered_band() < kLeastGatheredBand) && conv_.out_w >= kInPlaceWidth;
   }
 
@@ -61,7 +64,7 @@ class SpatialConv {
   void run_band(int64_t image, int64_t block, int64_t y0, int64_t y1) const {
     const int64_t gathered = ((y1 - y0 - 1) * window_.stride_h + window_.span_h()) * padded_w_ * kLanes;
     const int64_t row_out = conv_.out_w * kLanes;
-    float* scratch = task_scratch(gathered + kRowsAtOnce * row_out);
+    E* scratch = task_scratch<E>(gathered + kRowsAtOnce * row_out);
     if (in_place(block)) {
       for (int64_t y = y0; y < y1; ++y) run_row_in_place(image, block, y, scratch, scratch + gathered);
       return;
@@ -74,9 +77,9 @@ class SpatialConv {
     }
   }
 
-  void run_gathered_rows(int64_t image, int64_t block, int64_t y0, int64_t y1, int64_t top, const float* copy,
-                         float* rows_out) const {
-    const float* rows[kRowsAtOnce * kMaxKernelRows];
+  void run_gathered_rows(int64_t image, int64_t block, int64_t y0, int64_t y1, int64_t top, const E* copy,
+                         E* rows_out) const {
+    const E* rows[kRowsAtOnce * kMaxKernelRows];
     for (int64_t y = y0; y < y1; ++y) {
       for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
         const int64_t in_y = y * window_.stride_h - window_.top + ky * window_.dilation_h;
@@ -88,32 +91,31 @@ class SpatialConv {
   }
 
   // Outputs [first, last) see inside columns only.
-  void run_row_in_place(int64_t image, int64_t block, int64_t y, float* edge, float* row_out) const {
+  void run_row_in_place(int64_t image, int64_t block, int64_t y, E* edge, E* row_out) const {
     const int64_t first = std::min(conv_.out_w, ceil_div(window_.left, window_.stride_w));
     const int64_t reach = conv_.in.w + window_.left - window_.span_w();
     const int64_t last = reach < 0 ? first : std::clamp<int64_t>(reach / window_.stride_w + 1, first, conv_.out_w);
     run_edge(image, block, y, 0, first, edge, row_out);
     run_edge(image, block, y, last, conv_.out_w, edge, row_out);
     if (last == first) return;
-    const float* rows[kMaxKernelRows];
+    const E* rows[kMaxKernelRows];
     for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
       const int64_t in_y = y * window_.stride_h - window_.top + ky * window_.dilation_h;
       const int64_t pixel = (image * conv_.in.h + in_y) * conv_.in.w + first * window_.stride_w - window_.left;
       rows[ky] = in_y < 0 || in_y >= conv_.in.h
                      ? nullptr
-                     : static_cast<const float*>(conv_.in.data) + pixel * conv_.in.c + block * kLanes;
+                     : static_cast<const E*>(conv_.in.data) + pixel * conv_.in.c + block * kLanes;
     }
     run_span(image, block, y, 1, first, last, rows, conv_.in.c, row_out);
   }
 
-  void run_edge(int64_t image, int64_t block, int64_t y, int64_t first, int64_t last, float* edge,
-                float* row_out) const {
+  void run_edge(int64_t image, int64_t block, int64_t y, int64_t first, int64_t last, E* edge, E* row_out) const {
     if (first >= last) return;
     const int64_t columns = (last - first - 1) * window_.stride_w + window_.span_w();
     const Patch patch{image, y * window_.stride_h - window_.top, window_.span_h(),
                       first * window_.stride_w - window_.left, columns};
     gather_block(kernels_, conv_.in, patch, block * kLanes, kLanes, 1, edge);
-    const float* rows[kMaxKernelRows];
+    const E* rows[kMaxKernelRows];
     for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
       const int64_t in_y = patch.row + ky * window_.dilation_h;
       rows[ky] = in_y < 0 || in_y >= conv_.in.h ? nullptr : edge + ky * window_.dilation_h * columns * kLanes;
@@ -123,16 +125,16 @@ class SpatialConv {
 
   // Outputs [first, last) of `runs` rows from y on.
   void run_span(int64_t image, int64_t block, int64_t y, int64_t runs, int64_t first, int64_t last,
-                const float* const* rows, int64_t in_stride, float* row_out) const {
+                const E* const* rows, int64_t in_stride, E* row_out) const {
     const int64_t position = ((image * conv_.out_h + y) * conv_.out_w + first) * conv_.out_c + block * kLanes;
     void* out = offset(conv_.out, conv_.in.storage, position);
     const bool direct = conv_.stores_directly() && !conv_.residual;
     const int64_t inputs = grouped_ ? 8 : 1;
-    SpatialArgs s{};
+    SpatialArgs<E> s{};
     s.rows = rows, s.runs = runs, s.rows_step = window_.kernel_h, s.in_stride = in_stride;
     s.weights = conv_.weights + block * window_.kernel_h * window_.kernel_w * inputs * kLanes;
     s.bias = conv_.bias + block * kLanes;
-    s.out = direct ? static_cast<float*>(out) : row_out;
+    s.out = direct ? static_cast<E*>(out) : row_out;
     s.out_stride = direct ? conv_.out_c : kLanes, s.out_row = (last - first) * kLanes;
     if (direct) s.out_row = conv_.out_w * conv_.out_c;
     s.lanes = direct ? conv_.lanes(block) : kLanes;
@@ -141,7 +143,7 @@ class SpatialConv {
     const bool whole = outputs == conv_.out_w;
     convolve_run(whole ? row_plan_ : plan_run(family_, window_, outputs), window_, s, outputs);
     if (direct) return;
-    FinishArgs f{};
+    FinishArgs<E> f{};
     f.in = row_out, f.in_stride = kLanes, f.out = out, f.out_stride = conv_.out_c;
     f.residual = conv_.residual ? offset(conv_.residual, conv_.in.storage, position) : nullptr;
     f.residual_stride = conv_.out_c;
@@ -149,12 +151,12 @@ class SpatialConv {
     kernels_.finish[static_cast<int>(conv_.in.storage)](f);
   }
 
-  const Convolution& conv_;
+  const Convolution<E>& conv_;
   const Window& window_;
-  const KernelTable& kernels_;
+  const Kernels<E>& kernels_;
   const bool grouped_;
-  const SpatialFamily& family_;
-  const RunPlan row_plan_;  // for rows that are not cut at their edges
+  const SpatialFamily<E>& family_;
+  const RunPlan<E> row_plan_;  // for rows that are not cut at their edges
   const int64_t multiplier_;
   const Clamp clamp_;
   const int64_t padded_w_;
@@ -162,6 +164,12 @@ class SpatialConv {
 
 }  // namespace
 
-void run_spatial(const Convolution& conv) { SpatialConv(conv).run(); }
+template <class E>
+void run_spatial(const Convolution<E>& conv) {
+  SpatialConv<E>(conv).run();
+}
+
+template void run_spatial(const Convolution<float>&);
+template void run_spatial(const Convolution<Half>&);
 
 }  // namespace convfirst

@@ -9,7 +9,7 @@
 namespace convfirst {
 namespace {
 
-constexpr int64_t kLanes = 16;
+constexpr int64_t kBlockBytes = 64;
 constexpr int64_t kFloat = 4;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -56,7 +56,7 @@ constexpr double kSpatialCost = 1.5;
 constexpr double kSharedByteCost = 1.0;
 constexpr double kMeetingCost = 1e5;
 
-int64_t hidden_blocks(const BlockShape& s) { return ceil_div(s.hidden, kLanes); }
+int64_t hidden_blocks(const BlockShape& s) { return ceil_div(s.hidden, s.lanes); }
 
 double expand_products(const BlockShape& s, int64_t in_rows) {
   return s.expands ? static_cast<double>(in_rows * s.in_w * s.in_c) * static_cast<double>(s.hidden) : 0.0;
@@ -77,13 +77,14 @@ double kept_cost(const BlockShape& s, int64_t threads) {
   const double hidden = static_cast<double>(s.out_h * s.out_w) * static_cast<double>(s.hidden);
   const double products =
       expand_products(s, s.in_h) + hidden * (kSpatialCost * static_cast<double>(s.taps) + static_cast<double>(s.out_c));
-  const double shared_bytes = hidden * kFloat * (1.0 - share) * share;
+  const double element_bytes = static_cast<double>(kBlockBytes) / static_cast<double>(s.lanes);
+  const double shared_bytes = hidden * element_bytes * (1.0 - share) * share;
   return static_cast<double>(s.images) * (products * share + shared_bytes * kSharedByteCost + kMeetingCost);
 }
 
 // Chunks of hidden channels for a ring that stays within `bytes`, as many for each thread.
 int64_t chunk_blocks(const BlockShape& s, const BlockPlan& plan, int64_t bytes, int64_t threads) {
-  const int64_t ring_bytes = ring_rows(s, plan) * s.padded_w * kLanes * kFloat;
+  const int64_t ring_bytes = ring_rows(s, plan) * s.padded_w * kBlockBytes;
   const int64_t fitting = std::clamp<int64_t>(bytes / ring_bytes, 1, hidden_blocks(s));
   const int64_t chunks = ceil_div(ceil_div(hidden_blocks(s), fitting), threads) * threads;
   return ceil_div(hidden_blocks(s), chunks);
@@ -102,7 +103,7 @@ BlockPlan strips_plan(const BlockShape& s, const CacheSizes& caches) {
   plan.hidden_blocks = chunk_blocks(s, plan, caches.l2 / 2, 1);
   if (plan.hidden_blocks == hidden_blocks(s)) return plan;
   // Several chunks add to a strip's partial sums, which should stay cached from one to the next.
-  const int64_t sum_bytes = s.out_w * ceil_div(s.out_c, kLanes) * kLanes * kFloat;
+  const int64_t sum_bytes = s.out_w * ceil_div(s.out_c, s.lanes) * s.lanes * kFloat;
   plan.strip_rows = std::clamp<int64_t>(caches.l2 / 4 / sum_bytes, plan.row_group, s.out_h);
   return plan;
 }
@@ -119,7 +120,7 @@ int64_t ring_rows(const BlockShape& shape, const BlockPlan& plan) {
 }
 
 BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches, int64_t threads) {
-  const int64_t kept_bytes = shape.out_h * shape.out_w * hidden_blocks(shape) * kLanes * kFloat;
+  const int64_t kept_bytes = shape.out_h * shape.out_w * hidden_blocks(shape) * kBlockBytes;
   const bool by_image = shape.images >= 4 * threads || shape.images % threads == 0;
   bool keeps;
   if (shape.squeezes) {

@@ -20,6 +20,7 @@ struct BlockShape {
   int64_t span_h, stride_h, padded_w;
   int64_t taps;  // products of the spatial convolution an output
   bool expands, squeezes;
+  int64_t lanes = 16;  // channels in a block of 64 bytes: 16 fp32, 32 fp16
 };
 
 struct BlockPlan {

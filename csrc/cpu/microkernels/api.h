@@ -7,19 +7,27 @@
 
 namespace convfirst {
 
-// Every kernel works on blocks of 16 fp32 lanes, whatever the register width: packed weights and hidden
-// activations then have one layout on every machine.
-constexpr int kLanes = 16;
-constexpr int kHalfLanes = 8;
-constexpr int kMaxGemmRows = 28;
-constexpr int kMaxGemmBlocks = 4;
-
 struct BFloat16 {
   uint16_t bits;
 };
 struct Half {
   uint16_t bits;
 };
+
+// Arithmetic is done on elements E, float or Half, in blocks of 64 bytes whatever the register width: packed weights
+// and hidden activations then have one layout on every machine.
+template <class E>
+constexpr int kLanesOf = 64 / static_cast<int>(sizeof(E));
+template <class E>
+constexpr int kNarrowLanesOf = kLanesOf<E> / 2;
+constexpr int kLanes = kLanesOf<float>;
+constexpr int kNarrowLanes = kNarrowLanesOf<float>;
+constexpr int kMaxGemmRows = 28;
+constexpr int kMaxGemmBlocks = 4;
+
+// Products that are added in fp16 before their sum is added in fp32. A sum of n products is then off by at most
+// kMostHalfProducts + 1 roundings of 2^-11 (bound: csrc/README.md), however large n is.
+constexpr int64_t kMostHalfProducts = 96;
 
 enum class Activation : int {
   kIdentity,
@@ -37,61 +45,93 @@ constexpr int kActivationCount = 9;
 // C[i][n] = clamp(init + sum over taps t and k of A[i][t][k] * B[n][t][k]) + residual, for kRows pixels and
 // kBlocks blocks of output channels. A tap is an offset from the pixel: one for a 1x1 convolution, one a filter row
 // for a direct convolution, one a channel block where A is stored blocked.
+// In fp16 partial sums stay fp32: they come from `sums` and go to `partial`, which take the strides of init and c.
+template <class E>
 struct GemmArgs {
-  const float* a;
-  int64_t a_stride;     // floats between pixels
-  const int64_t* taps;  // floats from a pixel's start, one a tap
+  const E* a;
+  int64_t a_stride;     // elements between pixels
+  const int64_t* taps;  // elements from a pixel's start, one a tap
   int64_t tap_count;
-  int64_t depth;      // contiguous products a tap
-  const float* b;     // packed [block][tap][k][16]
-  int64_t b_block;    // floats between output blocks
-  const float* init;  // bias (init_stride 0) or partial sums
+  int64_t depth;          // contiguous products a tap
+  const int64_t* b_taps;  // elements from b, one a tap; nullptr: taps lie one behind the other
+  const E* b;             // packed [block][tap][k][lane]
+  int64_t b_block;        // elements between output blocks
+  const E* init;          // bias (init_stride 0), or partial sums in fp32 arithmetic
   int64_t init_stride;
   int64_t init_block;
-  float* c;
+  E* c;
   int64_t c_stride;
   int64_t c_block;
-  int64_t c_row;     // pixels until c jumps over c_gap floats (the padding between image rows); 0: never
+  int64_t c_row;     // pixels until c jumps over c_gap elements (the padding between image rows); 0: never
   int64_t c_column;  // position of the first pixel in its row
   int64_t c_gap;
-  const float* residual;  // nullptr: none; rows without gaps
+  const E* residual;  // nullptr: none; rows without gaps
   int64_t residual_stride;
   float low, high;     // clamp: exact for identity, relu and relu6
-  int64_t last_lanes;  // channels in the last block, 1..16; 1..8 for gemm_half
+  int64_t last_lanes;  // channels in the last block; at most half a block for gemm_narrow
+  const float* sums;   // fp16 only; nullptr: start from init
+  float* partial;      // fp16 only; nullptr: results go to c
 };
-using GemmKernel = void (*)(const GemmArgs&);
+template <class E>
+using GemmKernel = void (*)(const GemmArgs<E>&);
 
-// Runs of output pixels of one 16-channel block, one below the other: depthwise, or grouped with group width 8.
+// C[i][n] += sum over runs and p of A[run][p][i] * B[run][p][n]: a product summed over pixels, for kRows channels of A
+// and kBlocks blocks of B. With kRows = 0 lanes meet lanes: c[n] += sum A[n] * B[n], as depthwise gradients want it.
+template <class E>
+struct OuterArgs {
+  const E* a;
+  int64_t a_step;  // elements between pixels
+  const E* b;
+  int64_t b_step;
+  const int64_t* a_runs;  // elements from a, one a run
+  const int64_t* b_runs;
+  int64_t run_count;
+  int64_t pixels;  // of every run
+  E* c;            // [block][row][lane]
+  int64_t c_block;
+  int64_t last_lanes;  // channels of B in the last block, at least one
+};
+template <class E>
+using OuterKernel = void (*)(const OuterArgs<E>&);
+constexpr int kMaxOuterRows = 14;
+constexpr int kMaxOuterBlocks = 2;
+
+// Runs of output pixels of one channel block, one below the other: depthwise, or grouped with group width 8.
+template <class E>
 struct SpatialArgs {
-  const float* const* rows;  // kernel_h pointers to the first input pixel of a run; nullptr: a row of zeros
-  int64_t runs;              // of `tile` pixels
-  int64_t rows_step;         // pointers between the rows of one run and the next
-  int64_t out_row;           // floats between the outputs of one run and the next
-  int64_t in_offset;         // floats from there
-  int64_t in_stride;         // floats between input pixels
-  const float* weights;      // depthwise [kh][kw][16], group width 8 [kh][kw][8][16]
-  const float* bias;         // 16 floats
-  float* out;
+  const E* const* rows;  // kernel_h pointers to the first input pixel of a run; nullptr: a row of zeros
+  int64_t runs;          // of `tile` pixels
+  int64_t rows_step;     // pointers between the rows of one run and the next
+  int64_t out_row;       // elements between the outputs of one run and the next
+  int64_t in_offset;     // elements from there
+  int64_t in_stride;     // elements between input pixels
+  const E* weights;      // depthwise [kh][kw][lane], group width 8 [kh][kw][8][lane]
+  const E* bias;         // a block
+  E* out;
   int64_t out_stride;
-  int64_t lanes;                                 // channels stored, 1..16
+  int64_t lanes;                                 // channels stored, at least one
   int64_t kernel_h, kernel_w, stride, dilation;  // horizontal stride and dilation; read by the generic kernels only
   float low, high;
 };
-using SpatialKernel = void (*)(const SpatialArgs&);
+template <class E>
+using SpatialKernel = void (*)(const SpatialArgs<E>&);
 
-// Widens pixels of one channel block: out[p][lane] = in[p * in_stride + lane], zeros beyond lanes.
+// Converts pixels of one channel block: out[p][lane] = in[p * in_stride + lane], zeros beyond lanes.
+template <class E>
 struct GatherArgs {
   const void* in;
   int64_t in_stride;
-  float* out;
+  E* out;
   int64_t pixels;
   int64_t lanes;
 };
-using GatherKernel = void (*)(const GatherArgs&);
+template <class E>
+using GatherKernel = void (*)(const GatherArgs<E>&);
 
-// out[p][c] = activation(in[p][c]) + residual[p][c], from fp32 blocks to NHWC storage.
+// out[p][c] = activation(in[p][c]) + residual[p][c], from blocks to NHWC storage.
+template <class E>
 struct FinishArgs {
-  const float* in;
+  const E* in;
   int64_t in_stride, in_block;
   void* out;
   int64_t out_stride;
@@ -101,53 +141,91 @@ struct FinishArgs {
   int64_t channels;
   Activation activation;
 };
-using FinishKernel = void (*)(const FinishArgs&);
+template <class E>
+using FinishKernel = void (*)(const FinishArgs<E>&);
 
-using WidenKernel = void (*)(const void* in, float* out, int64_t count);
-using ActivateKernel = void (*)(float* values, int64_t blocks, Activation);
+template <class E>
+using WidenKernel = void (*)(const void* in, E* out, int64_t count);
+template <class E>
+using ActivateKernel = void (*)(E* values, int64_t blocks, Activation);
 // values[p][c] = (values[p][c] - mean) / sqrt(variance + epsilon) [* weight[c] + bias[c]], in place; mean and variance
 // are those of a pixel's channels.
+template <class E>
 struct NormalizeArgs {
-  float* values;
+  E* values;
   int64_t stride;
   int64_t pixels;
   int64_t channels;
   float epsilon;
-  const float* weight;  // padded to whole blocks; nullptr: neither weight nor bias
-  const float* bias;
+  const E* weight;  // padded to whole blocks; nullptr: neither weight nor bias
+  const E* bias;
 };
-using NormalizeKernel = void (*)(const NormalizeArgs&);
+template <class E>
+using NormalizeKernel = void (*)(const NormalizeArgs<E>&);
 
-using SumKernel = void (*)(const float* in, int64_t pixels, float* sum);
-using ScaleKernel = void (*)(float* values, int64_t pixels, const float* scale);
+// Sums stay fp32.
+template <class E>
+using SumKernel = void (*)(const E* in, int64_t pixels, float* sum);
+template <class E>
+using ScaleKernel = void (*)(E* values, int64_t pixels, const E* scale);
 // out[r][lane] = in[r][lane] * factors[r].
-using RescaleKernel = void (*)(const float* in, int64_t rows, const float* factors, float* out);
+template <class E>
+using RescaleKernel = void (*)(const E* in, int64_t rows, const E* factors, E* out);
 
 constexpr int kTileWidths[] = {14, 8, 7, 4, 2, 1};
 constexpr int kTileWidthCount = 6;
 
+template <class E>
 struct SpatialFamily {
-  SpatialKernel special[3][2][kTileWidthCount];  // kernel 3, 5, 7; stride 1, 2; a width of kTileWidths
-  SpatialKernel generic[kTileWidthCount];
+  SpatialKernel<E> special[3][2][kTileWidthCount];  // kernel 3, 5, 7; stride 1, 2; a width of kTileWidths
+  SpatialKernel<E> generic[kTileWidthCount];
 };
 
 enum class Storage : int { kFloat32, kBFloat16, kFloat16 };
 constexpr int kStorageCount = 3;
 
+template <class T>
+struct StorageOf;
+template <>
+struct StorageOf<float> {
+  static constexpr Storage value = Storage::kFloat32;
+};
+template <>
+struct StorageOf<BFloat16> {
+  static constexpr Storage value = Storage::kBFloat16;
+};
+template <>
+struct StorageOf<Half> {
+  static constexpr Storage value = Storage::kFloat16;
+};
+
+// The kernels that compute in E. Those of fp16 read and write fp16 storage only.
+template <class E>
+struct Kernels {
+  GemmKernel<E> gemm[kMaxGemmBlocks][kMaxGemmRows];      // nullptr where it does not fit the registers
+  GemmKernel<E> gemm_narrow[kMaxGemmRows];               // one block of at most half its channels
+  OuterKernel<E> outer[kMaxOuterBlocks][kMaxOuterRows];  // fp32 only
+  OuterKernel<E> inner;                                  // fp32 only: kRows = 0
+  SpatialFamily<E> depthwise;
+  SpatialFamily<E> grouped8;
+  GatherKernel<E> gather[kStorageCount];
+  FinishKernel<E> finish[kStorageCount];
+  WidenKernel<E> widen[kStorageCount];
+  ActivateKernel<E> activate;
+  SumKernel<E> sum;
+  ScaleKernel<E> scale;
+  RescaleKernel<E> rescale;
+  NormalizeKernel<E> normalize;
+};
+
+// Where products in fp16 come from: the portable kernels, fp32 instructions that round every result, or the CPU.
+enum class HalfArithmetic : int { kBorrowed, kEmulated, kNative };
+
 struct KernelTable {
   const char* isa;
-  GemmKernel gemm[kMaxGemmBlocks][kMaxGemmRows];  // nullptr where it does not fit the registers
-  GemmKernel gemm_half[kMaxGemmRows];             // one block of at most 8 channels
-  SpatialFamily depthwise;
-  SpatialFamily grouped8;
-  GatherKernel gather[kStorageCount];
-  FinishKernel finish[kStorageCount];
-  WidenKernel widen[kStorageCount];
-  ActivateKernel activate;
-  SumKernel sum;
-  ScaleKernel scale;
-  RescaleKernel rescale;
-  NormalizeKernel normalize;
+  Kernels<float> fp32;
+  const Kernels<Half>* fp16;
+  HalfArithmetic half_arithmetic;
 };
 
 // One of these per instruction set, filled from kernels.inc.

@@ -5,13 +5,16 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#define CONVFIRST_BORROWS_HALF
 CONVFIRST_BEGIN_TARGET("avx,avx2,fma,f16c")
 
 namespace convfirst {
 namespace avx2 {
-#include "simd/avx2.h"
 // clang-format off: the parts build on each other in this order
+#include "simd/avx2.h"
+#include "vec.inl"
 #include "gemm.inl"
+#include "outer.inl"
 #include "spatial.inl"
 #include "activation.inl"
 #include "passes.inl"
@@ -20,7 +23,8 @@ namespace avx2 {
 }  // namespace avx2
 
 const KernelTable* avx2_kernels() {
-  static const KernelTable table = avx2::make_table("avx2");
+  static const KernelTable table = {"avx2", avx2::make_kernels<float>(), portable_kernels()->fp16,
+                                    HalfArithmetic::kBorrowed};
   return &table;
 }
 }  // namespace convfirst

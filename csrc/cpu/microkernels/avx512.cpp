@@ -9,9 +9,13 @@ CONVFIRST_BEGIN_TARGET("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
 
 namespace convfirst {
 namespace avx512 {
-#include "simd/avx512.h"
 // clang-format off: the parts build on each other in this order
+#include "simd/avx512.h"
+#include "simd/half_emulated.h"
+#include "simd/avx512_half.h"
+#include "vec.inl"
 #include "gemm.inl"
+#include "outer.inl"
 #include "spatial.inl"
 #include "activation.inl"
 #include "passes.inl"
@@ -20,7 +24,8 @@ namespace avx512 {
 }  // namespace avx512
 
 const KernelTable* avx512_kernels() {
-  static const KernelTable table = avx512::make_table("avx512");
+  static const Kernels<Half> half = avx512::make_kernels<Half>();
+  static const KernelTable table = {"avx512", avx512::make_kernels<float>(), &half, HalfArithmetic::kEmulated};
   return &table;
 }
 }  // namespace convfirst

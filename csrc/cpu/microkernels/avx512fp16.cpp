@@ -9,9 +9,13 @@ CONVFIRST_BEGIN_TARGET("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx
 
 namespace convfirst {
 namespace avx512fp16 {
-#include "simd/avx512fp16.h"
 // clang-format off: the parts build on each other in this order
+#include "simd/avx512fp16.h"
+#include "simd/half_native.h"
+#include "simd/avx512_half.h"
+#include "vec.inl"
 #include "gemm.inl"
+#include "outer.inl"
 #include "spatial.inl"
 #include "activation.inl"
 #include "passes.inl"
@@ -20,7 +24,8 @@ namespace avx512fp16 {
 }  // namespace avx512fp16
 
 const KernelTable* avx512fp16_kernels() {
-  static const KernelTable table = avx512fp16::make_table("avx512fp16");
+  static const Kernels<Half> half = avx512fp16::make_kernels<Half>();
+  static const KernelTable table = {"avx512fp16", avx512fp16::make_kernels<float>(), &half, HalfArithmetic::kNative};
   return &table;
 }
 }  // namespace convfirst

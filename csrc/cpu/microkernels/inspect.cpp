@@ -4,13 +4,27 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <type_traits>
+#include <vector>
 
 #include "trial.h"
 
 namespace convfirst {
 namespace {
 
-enum class Family { kGemm, kGemmHalf, kDepthwise, kGrouped8, kDepthwiseAny, kGrouped8Any, kStorage, kPlain };
+enum class Family {
+  kGemm,
+  kGemmNarrow,
+  kOuter,
+  kInner,
+  kDepthwise,
+  kGrouped8,
+  kDepthwiseAny,
+  kGrouped8Any,
+  kStorage,
+  kPlain
+};
 
 struct Entry {
   const char* name;
@@ -33,7 +47,9 @@ constexpr Pass pass_named(const char* name) {
 
 const Entry kEntries[] = {
 #define GEMM(rows, blocks) {"gemm_" #rows "x" #blocks, Family::kGemm, rows, blocks, 0},
-#define GEMM_HALF(rows) {"gemm_half_" #rows, Family::kGemmHalf, rows, 1, 0},
+#define GEMM_NARROW(rows) {"gemm_narrow_" #rows, Family::kGemmNarrow, rows, 1, 0},
+#define OUTER(rows, blocks) {"outer_" #rows "x" #blocks, Family::kOuter, rows, blocks, 0},
+#define INNER(name) {#name, Family::kInner, 0, 1, 0},
 #define SPATIAL(family, kernel, stride, tile)                                                                   \
   {#family "_k" #kernel "s" #stride "_t" #tile, is_depthwise(#family) ? Family::kDepthwise : Family::kGrouped8, \
    kernel, stride, tile},
@@ -46,6 +62,30 @@ const Entry kEntries[] = {
 };
 constexpr int kEntryCount = sizeof(kEntries) / sizeof(kEntries[0]);
 
+// Every entry exists in fp32 and, numbered behind all of those, in fp16 where the instruction set has its own.
+constexpr int kKernelCount = 2 * kEntryCount;
+
+const char* name_of(int kernel) {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Entry& e : kEntries) all.push_back(e.name);
+    for (const Entry& e : kEntries) all.push_back("fp16_" + std::string(e.name));
+    return all;
+  }();
+  return names[kernel].c_str();
+}
+
+template <class E>
+const Kernels<E>* own_kernels(int isa) {
+  const KernelTable* table = kernels_of(isa);
+  if (!table) return nullptr;
+  if constexpr (std::is_same_v<E, float>) {
+    return &table->fp32;
+  } else {
+    return table->half_arithmetic == HalfArithmetic::kBorrowed ? nullptr : table->fp16;
+  }
+}
+
 int tile_slot(int tile) {
   for (int i = 0; i < kTileWidthCount; ++i) {
     if (kTileWidths[i] == tile) return i;
@@ -53,39 +93,57 @@ int tile_slot(int tile) {
   return -1;
 }
 
-SpatialKernel spatial_kernel(const KernelTable& table, const Entry& e) {
+template <class E>
+SpatialKernel<E> spatial_kernel(const Kernels<E>& table, const Entry& e) {
   const bool depthwise = e.family == Family::kDepthwise || e.family == Family::kDepthwiseAny;
-  const SpatialFamily& family = depthwise ? table.depthwise : table.grouped8;
+  const SpatialFamily<E>& family = depthwise ? table.depthwise : table.grouped8;
   const bool any = e.family == Family::kDepthwiseAny || e.family == Family::kGrouped8Any;
   const int slot = tile_slot(e.third);
   return any ? family.generic[slot] : family.special[(e.first - 3) / 2][e.second - 1][slot];
 }
 
-bool exists(int isa, int kernel) {
-  const KernelTable* table = kernels_of(isa);
-  const Entry& e = kEntries[kernel];
+template <class E>
+bool exists_in(int isa, const Entry& e) {
+  const Kernels<E>* table = own_kernels<E>(isa);
   if (!table) return false;
   if (e.family == Family::kGemm) return table->gemm[e.second - 1][e.first - 1] != nullptr;
-  if (e.family == Family::kGemmHalf) return table->gemm_half[e.first - 1] != nullptr;
+  if (e.family == Family::kGemmNarrow) return table->gemm_narrow[e.first - 1] != nullptr;
+  if (e.family == Family::kOuter) return table->outer[e.second - 1][e.first - 1] != nullptr;
+  if (e.family == Family::kInner) return table->inner != nullptr;
   if (e.family <= Family::kGrouped8Any) return spatial_kernel(*table, e) != nullptr;
-  return true;
+  return e.family == Family::kPlain || table->widen[e.second] != nullptr;
 }
 
-Trial make_trial(int isa, int kernel, uint64_t seed, bool timing) {
-  const KernelTable& table = *kernels_of(isa);
-  const Entry& e = kEntries[kernel];
+bool exists(int isa, int kernel) {
+  return kernel < kEntryCount ? exists_in<float>(isa, kEntries[kernel])
+                              : exists_in<Half>(isa, kEntries[kernel - kEntryCount]);
+}
+
+template <class E>
+Trial trial_in(int isa, const Entry& e, uint64_t seed, bool timing) {
+  const Kernels<E>& table = *own_kernels<E>(isa);
   Random random(seed + 1);
   const bool grouped = e.family == Family::kGrouped8 || e.family == Family::kGrouped8Any;
   const bool any = e.family == Family::kDepthwiseAny || e.family == Family::kGrouped8Any;
   switch (e.family) {
     case Family::kGemm:
-      return gemm_trial(table.gemm[e.second - 1][e.first - 1], {e.first, e.second, kLanes}, random, timing);
-    case Family::kGemmHalf: return gemm_trial(table.gemm_half[e.first - 1], {e.first, 1, kHalfLanes}, random, timing);
+      return gemm_trial<E>(table.gemm[e.second - 1][e.first - 1], {e.first, e.second, kLanesOf<E>}, random, timing);
+    case Family::kGemmNarrow:
+      return gemm_trial<E>(table.gemm_narrow[e.first - 1], {e.first, 1, kNarrowLanesOf<E>}, random, timing);
+    case Family::kOuter:
+      return outer_trial<E>(table.outer[e.second - 1][e.first - 1], e.first, e.second, random, timing);
+    case Family::kInner: return outer_trial<E>(table.inner, 0, 1, random, timing);
     case Family::kStorage:
-      return storage_trial(table, static_cast<Pass>(e.first), static_cast<Storage>(e.second), random, timing);
-    case Family::kPlain: return plain_trial(table, static_cast<Pass>(e.first), random, timing);
-    default: return spatial_trial(spatial_kernel(table, e), {e.first, e.second, e.third, grouped, any}, random, timing);
+      return storage_trial<E>(table, static_cast<Pass>(e.first), static_cast<Storage>(e.second), random, timing);
+    case Family::kPlain: return plain_trial<E>(table, static_cast<Pass>(e.first), random, timing);
+    default:
+      return spatial_trial<E>(spatial_kernel(table, e), {e.first, e.second, e.third, grouped, any}, random, timing);
   }
+}
+
+Trial make_trial(int isa, int kernel, uint64_t seed, bool timing) {
+  return kernel < kEntryCount ? trial_in<float>(isa, kEntries[kernel], seed, timing)
+                              : trial_in<Half>(isa, kEntries[kernel - kEntryCount], seed, timing);
 }
 
 double check(int isa, int kernel, uint64_t seed) {
@@ -113,8 +171,9 @@ const KernelInspector kInspector = {
     isa_name,
     [](int isa) { return kernels_of(isa) != nullptr; },
     [] { return kernels().isa; },
-    [] { return kEntryCount; },
-    [](int kernel) { return kEntries[kernel].name; },
+    [] { return kernels().half_arithmetic == HalfArithmetic::kNative; },
+    [] { return kKernelCount; },
+    name_of,
     exists,
     check,
     time_kernel,

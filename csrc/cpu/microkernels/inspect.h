@@ -16,6 +16,7 @@ struct KernelInspector {
   const char* (*isa_name)(int isa);
   bool (*isa_available)(int isa);
   const char* (*isa_in_use)();
+  bool (*multiplies_half)();  // whether the one in use has fp16 arithmetic
   int (*kernel_count)();
   const char* (*kernel_name)(int kernel);
   bool (*kernel_exists)(int isa, int kernel);

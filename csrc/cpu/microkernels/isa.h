@@ -5,21 +5,6 @@
 
 namespace convfirst {
 
-template <class T>
-struct StorageOf;
-template <>
-struct StorageOf<float> {
-  static constexpr Storage value = Storage::kFloat32;
-};
-template <>
-struct StorageOf<BFloat16> {
-  static constexpr Storage value = Storage::kBFloat16;
-};
-template <>
-struct StorageOf<Half> {
-  static constexpr Storage value = Storage::kFloat16;
-};
-
 constexpr int kIsaCount = 4;
 
 // Names from the plainest to the richest.
@@ -30,5 +15,17 @@ const KernelTable* kernels_of(int index);
 
 // The table in use. Throws std::runtime_error naming CONVFIRST_CPU_ISA when its value cannot be honoured.
 const KernelTable& kernels();
+
+// Its kernels for arithmetic in E.
+template <class E>
+const Kernels<E>& kernels_for();
+template <>
+inline const Kernels<float>& kernels_for<float>() {
+  return kernels().fp32;
+}
+template <>
+inline const Kernels<Half>& kernels_for<Half>() {
+  return *kernels().fp16;
+}
 
 }  // namespace convfirst

@@ -1,28 +1,19 @@
 // Passes over a tile that is still in the cache: storage conversion at the edges of a fused region, activations that
 // need an exponential, the squeeze sum and the excitation gate. Each reads and writes its values once.
 
-template <class T>
-CONVFIRST_INLINE Vec load_lanes(const T* p, int64_t lanes) {
-  return lanes < kLanes ? Vec::load_partial(p, lanes) : Vec::load(p);
-}
-
-template <class T>
-CONVFIRST_INLINE void store_lanes(Vec v, T* p, int64_t lanes) {
-  if (lanes < kLanes) {
-    v.store_partial(p, lanes);
-  } else {
-    v.store(p);
+template <class E, class T>
+void gather(const GatherArgs<E>& g) {
+  const T* in = static_cast<const T*>(g.in);
+  for (int64_t p = 0; p < g.pixels; ++p) {
+    for (int64_t lane = 0; lane < kLanesOf<E>; lane += kLanes) {
+      const Vec v = g.lanes > lane ? load_lanes(in + p * g.in_stride + lane, g.lanes - lane) : Vec::zero();
+      v.store(g.out + p * kLanesOf<E> + lane);
+    }
   }
 }
 
-template <class T>
-void gather(const GatherArgs& g) {
-  const T* in = static_cast<const T*>(g.in);
-  for (int64_t p = 0; p < g.pixels; ++p) load_lanes(in + p * g.in_stride, g.lanes).store(g.out + p * kLanes);
-}
-
-template <class T>
-void widen(const void* in, float* out, int64_t count) {
+template <class E, class T>
+void widen(const void* in, E* out, int64_t count) {
   const T* source = static_cast<const T*>(in);
   for (int64_t i = 0; i < count; i += kLanes) {
     const int64_t lanes = count - i < kLanes ? count - i : kLanes;
@@ -30,47 +21,73 @@ void widen(const void* in, float* out, int64_t count) {
   }
 }
 
-template <class T, Activation kActivation>
-CONVFIRST_INLINE void finish_block(const FinishArgs& f, int64_t block) {
-  const int64_t channel = block * kLanes;
+// Sixteen channels at most, from `channel` on.
+template <class E, class T, Activation kActivation>
+CONVFIRST_INLINE void finish_channels(const FinishArgs<E>& f, int64_t channel) {
   const int64_t lanes = f.channels - channel < kLanes ? f.channels - channel : kLanes;
+  const E* in = f.in + channel / kLanesOf<E> * f.in_block + channel % kLanesOf<E>;
   const T* residual = static_cast<const T*>(f.residual);
   T* out = static_cast<T*>(f.out);
   for (int64_t p = 0; p < f.pixels; ++p) {
-    Vec v = activated<kActivation>(load_lanes(f.in + p * f.in_stride + block * f.in_block, lanes));
+    Vec v = activated<kActivation>(load_lanes(in + p * f.in_stride, lanes));
     if (residual) v = v + load_lanes(residual + p * f.residual_stride + channel, lanes);
     store_lanes(v, out + p * f.out_stride + channel, lanes);
   }
 }
 
-template <class T>
-void finish(const FinishArgs& f) {
+template <class E, class T>
+void finish(const FinishArgs<E>& f) {
   with_activation(f.activation, [&](auto tag) CONVFIRST_ALWAYS_INLINE {
-    for (int64_t block = 0; block * kLanes < f.channels; ++block) finish_block<T, decltype(tag)::value>(f, block);
+    for (int64_t channel = 0; channel < f.channels; channel += kLanes) {
+      finish_channels<E, T, decltype(tag)::value>(f, channel);
+    }
   });
 }
 
-void activate(float* values, int64_t blocks, Activation activation) {
+template <class E>
+void activate(E* values, int64_t blocks, Activation activation) {
   with_activation(activation, [&](auto tag) CONVFIRST_ALWAYS_INLINE {
-    for (int64_t i = 0; i < blocks; ++i) {
+    for (int64_t i = 0; i < blocks * kLanesOf<E> / kLanes; ++i) {
       activated<decltype(tag)::value>(Vec::load(values + i * kLanes)).store(values + i * kLanes);
     }
   });
 }
 
-void sum(const float* in, int64_t pixels, float* total) {
-  Vec s = Vec::load(total);
-  for (int64_t p = 0; p < pixels; ++p) s = s + Vec::load(in + p * kLanes);
-  s.store(total);
+template <class E>
+void sum(const E* in, int64_t pixels, float* total) {
+  for (int64_t lane = 0; lane < kLanesOf<E>; lane += kLanes) {
+    Vec s = Vec::load(total + lane);
+    for (int64_t p = 0; p < pixels; ++p) s = s + Vec::load(in + p * kLanesOf<E> + lane);
+    s.store(total + lane);
+  }
 }
 
-void scale(float* values, int64_t pixels, const float* factors) {
-  const Vec f = Vec::load(factors);
-  for (int64_t p = 0; p < pixels; ++p) (Vec::load(values + p * kLanes) * f).store(values + p * kLanes);
+template <class E>
+void scale(E* values, int64_t pixels, const E* factors) {
+  for (int64_t lane = 0; lane < kLanesOf<E>; lane += kLanes) {
+    const Vec f = Vec::load(factors + lane);
+    for (int64_t p = 0; p < pixels; ++p) {
+      E* v = values + p * kLanesOf<E> + lane;
+      (Vec::load(v) * f).store(v);
+    }
+  }
 }
 
-void rescale(const float* in, int64_t rows, const float* factors, float* out) {
-  for (int64_t r = 0; r < rows; ++r) (Vec::load(in + r * kLanes) * Vec::set1(factors[r])).store(out + r * kLanes);
+CONVFIRST_INLINE Vec first_lane_everywhere(const float* p) { return Vec::set1(*p); }
+CONVFIRST_INLINE Vec first_lane_everywhere(const Half* p) {
+  float lanes[kLanes];
+  Vec::load_partial(p, 1).store(lanes);
+  return Vec::set1(lanes[0]);
+}
+
+template <class E>
+void rescale(const E* in, int64_t rows, const E* factors, E* out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const Vec f = first_lane_everywhere(factors + r);
+    for (int64_t lane = 0; lane < kLanesOf<E>; lane += kLanes) {
+      (Vec::load(in + r * kLanesOf<E> + lane) * f).store(out + r * kLanesOf<E> + lane);
+    }
+  }
 }
 
 // Lanes added in one order, by halves, on every machine.
@@ -84,7 +101,8 @@ CONVFIRST_INLINE float sum_of_lanes(Vec v) {
 }
 
 // The deviations of a block that has only `lanes` channels; zero in the others.
-CONVFIRST_INLINE Vec deviation(const float* p, int64_t lanes, Vec mean) {
+template <class E>
+CONVFIRST_INLINE Vec deviation(const E* p, int64_t lanes, Vec mean) {
   const Vec d = load_lanes(p, lanes) - mean;
   if (lanes >= kLanes) return d;
   float kept[kLanes] = {};
@@ -92,7 +110,8 @@ CONVFIRST_INLINE Vec deviation(const float* p, int64_t lanes, Vec mean) {
   return Vec::load(kept);
 }
 
-CONVFIRST_INLINE void normalize_pixel(const NormalizeArgs& n, float* values) {
+template <class E>
+CONVFIRST_INLINE void normalize_pixel(const NormalizeArgs<E>& n, E* values) {
   const float share = 1.0f / static_cast<float>(n.channels);
   Vec sum = Vec::zero(), squares = Vec::zero();
   for (int64_t c = 0; c < n.channels; c += kLanes) sum = sum + load_lanes(values + c, n.channels - c);
@@ -109,6 +128,7 @@ CONVFIRST_INLINE void normalize_pixel(const NormalizeArgs& n, float* values) {
   }
 }
 
-void normalize(const NormalizeArgs& n) {
+template <class E>
+void normalize(const NormalizeArgs<E>& n) {
   for (int64_t p = 0; p < n.pixels; ++p) normalize_pixel(n, n.values + p * n.stride);
 }

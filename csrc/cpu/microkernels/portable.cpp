@@ -4,9 +4,12 @@
 
 namespace convfirst {
 namespace portable {
-#include "simd/portable.h"
 // clang-format off: the parts build on each other in this order
+#include "simd/portable.h"
+#include "simd/portable_half.h"
+#include "vec.inl"
 #include "gemm.inl"
+#include "outer.inl"
 #include "spatial.inl"
 #include "activation.inl"
 #include "passes.inl"
@@ -15,7 +18,8 @@ namespace portable {
 }  // namespace portable
 
 const KernelTable* portable_kernels() {
-  static const KernelTable table = portable::make_table("portable");
+  static const Kernels<Half> half = portable::make_kernels<Half>();
+  static const KernelTable table = {"portable", portable::make_kernels<float>(), &half, HalfArithmetic::kEmulated};
   return &table;
 }
 }  // namespace convfirst

@@ -2,12 +2,49 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <functional>
+#include <type_traits>
 #include <vector>
 
 #include "isa.h"
 
 namespace convfirst {
+
+// fp16 of values that it holds exactly and that are not subnormal.
+inline Half exact_half(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t rest = bits & 0x7fffffffu;
+  return {static_cast<uint16_t>((bits >> 16 & 0x8000u) | (rest ? (rest - 0x38000000u) >> 13 : 0u))};
+}
+inline float exact_float(float value) { return value; }
+inline float exact_float(Half value) {
+  const uint32_t rest = value.bits & 0x7fffu;
+  const uint32_t bits = static_cast<uint32_t>(value.bits & 0x8000u) << 16 | (rest ? (rest << 13) + 0x38000000u : 0u);
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+template <class E>
+std::vector<E> elements_of(const std::vector<float>& values) {
+  std::vector<E> elements(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if constexpr (std::is_same_v<E, Half>) {
+      elements[i] = exact_half(values[i]);
+    } else {
+      elements[i] = values[i];
+    }
+  }
+  return elements;
+}
+template <class E>
+std::vector<float> floats_of(const std::vector<E>& elements) {
+  std::vector<float> values;
+  for (const E& e : elements) values.push_back(exact_float(e));
+  return values;
+}
 
 class Random {
  public:
@@ -22,6 +59,10 @@ class Random {
     std::vector<float> v(static_cast<size_t>(count));
     for (float& x : v) x = static_cast<float>(below(9) - 4);
     return v;
+  }
+  template <class E>
+  std::vector<E> elements(int64_t count) {
+    return elements_of<E>(integers(count));
   }
 
  private:
@@ -50,12 +91,19 @@ struct GemmTrial {
 };
 
 // timing: a fixed, full-sized call; otherwise random sizes with tails.
-Trial gemm_trial(GemmKernel kernel, const GemmTrial& kind, Random& random, bool timing);
-Trial spatial_trial(SpatialKernel kernel, const SpatialTrial& kind, Random& random, bool timing);
+template <class E>
+Trial gemm_trial(GemmKernel<E> kernel, const GemmTrial& kind, Random& random, bool timing);
+template <class E>
+Trial spatial_trial(SpatialKernel<E> kernel, const SpatialTrial& kind, Random& random, bool timing);
+
+// rows 0: lanes by lanes.
+template <class E>
+Trial outer_trial(OuterKernel<E> kernel, int rows, int blocks, Random& random, bool timing);
 
 enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize, kRescale };
-Trial storage_trial(const KernelTable& table, Pass pass, Storage storage, Random& random, bool timing);
-Trial normalize_trial(const KernelTable& table, Random& random, bool timing);
-Trial plain_trial(const KernelTable& table, Pass pass, Random& random, bool timing);
+template <class E>
+Trial storage_trial(const Kernels<E>& table, Pass pass, Storage storage, Random& random, bool timing);
+template <class E>
+Trial plain_trial(const Kernels<E>& table, Pass pass, Random& random, bool timing);
 
 }  // namespace convfirst

@@ -1,14 +1,15 @@
-// Vec on AVX2, FMA and F16C: two 256-bit registers; HalfVec: one.
+// Vec on AVX2, FMA and F16C: two 256-bit registers; NarrowVec: one.
 
-struct HalfVec {
+struct NarrowVec {
   __m256 v;
 
-  static constexpr int kWidth = kHalfLanes;
-  static constexpr int kMaxRows = 13;  // 16 registers: rows + weights + a broadcast
+  static constexpr int kWidth = kNarrowLanes;
+  static constexpr int kMaxNarrowRows = 13;  // 16 registers: rows + weights + a broadcast
 
-  CONVFIRST_INLINE static HalfVec set1(float x) { return {_mm256_set1_ps(x)}; }
-  CONVFIRST_INLINE static HalfVec load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  CONVFIRST_INLINE static HalfVec load_partial(const float* p, int64_t lanes) {
+  CONVFIRST_INLINE static NarrowVec broadcast(const float* p) { return set1(*p); }
+  CONVFIRST_INLINE static NarrowVec set1(float x) { return {_mm256_set1_ps(x)}; }
+  CONVFIRST_INLINE static NarrowVec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  CONVFIRST_INLINE static NarrowVec load_partial(const float* p, int64_t lanes) {
     float buffer[kWidth] = {};
     for (int64_t i = 0; i < lanes; ++i) buffer[i] = p[i];
     return load(buffer);
@@ -19,10 +20,12 @@ struct HalfVec {
     store(buffer);
     for (int64_t i = 0; i < lanes; ++i) p[i] = buffer[i];
   }
-  CONVFIRST_INLINE static HalfVec fma(HalfVec a, HalfVec b, HalfVec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-  CONVFIRST_INLINE friend HalfVec operator+(HalfVec a, HalfVec b) { return {_mm256_add_ps(a.v, b.v)}; }
-  CONVFIRST_INLINE static HalfVec at_least(HalfVec bound, HalfVec x) { return {_mm256_max_ps(bound.v, x.v)}; }
-  CONVFIRST_INLINE static HalfVec at_most(HalfVec bound, HalfVec x) { return {_mm256_min_ps(bound.v, x.v)}; }
+  CONVFIRST_INLINE static NarrowVec fma(NarrowVec a, NarrowVec b, NarrowVec c) {
+    return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+  }
+  CONVFIRST_INLINE friend NarrowVec operator+(NarrowVec a, NarrowVec b) { return {_mm256_add_ps(a.v, b.v)}; }
+  CONVFIRST_INLINE static NarrowVec at_least(NarrowVec bound, NarrowVec x) { return {_mm256_max_ps(bound.v, x.v)}; }
+  CONVFIRST_INLINE static NarrowVec at_most(NarrowVec bound, NarrowVec x) { return {_mm256_min_ps(bound.v, x.v)}; }
 };
 
 struct Vec {
@@ -34,6 +37,7 @@ struct Vec {
   static constexpr int kMaxTile = 4;
 
   CONVFIRST_INLINE static Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  CONVFIRST_INLINE static Vec broadcast(const float* p) { return set1(*p); }
   CONVFIRST_INLINE static Vec set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 
   CONVFIRST_INLINE static Vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }

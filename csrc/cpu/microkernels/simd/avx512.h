@@ -1,23 +1,26 @@
-// Vec on AVX-512 (F, BW, DQ, VL): one 512-bit register; HalfVec: one of 256 bits.
+// Vec on AVX-512 (F, BW, DQ, VL): one 512-bit register; NarrowVec: one of 256 bits.
 
-struct HalfVec {
+struct NarrowVec {
   __m256 v;
 
-  static constexpr int kWidth = kHalfLanes;
-  static constexpr int kMaxRows = 28;
+  static constexpr int kWidth = kNarrowLanes;
+  static constexpr int kMaxNarrowRows = 28;
 
-  CONVFIRST_INLINE static HalfVec set1(float x) { return {_mm256_set1_ps(x)}; }
+  CONVFIRST_INLINE static NarrowVec broadcast(const float* p) { return set1(*p); }
+  CONVFIRST_INLINE static NarrowVec set1(float x) { return {_mm256_set1_ps(x)}; }
   CONVFIRST_INLINE static __mmask8 mask(int64_t lanes) { return static_cast<__mmask8>((1u << lanes) - 1u); }
-  CONVFIRST_INLINE static HalfVec load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  CONVFIRST_INLINE static HalfVec load_partial(const float* p, int64_t lanes) {
+  CONVFIRST_INLINE static NarrowVec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  CONVFIRST_INLINE static NarrowVec load_partial(const float* p, int64_t lanes) {
     return {_mm256_maskz_loadu_ps(mask(lanes), p)};
   }
   CONVFIRST_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
   CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const { _mm256_mask_storeu_ps(p, mask(lanes), v); }
-  CONVFIRST_INLINE static HalfVec fma(HalfVec a, HalfVec b, HalfVec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-  CONVFIRST_INLINE friend HalfVec operator+(HalfVec a, HalfVec b) { return {_mm256_add_ps(a.v, b.v)}; }
-  CONVFIRST_INLINE static HalfVec at_least(HalfVec bound, HalfVec x) { return {_mm256_max_ps(bound.v, x.v)}; }
-  CONVFIRST_INLINE static HalfVec at_most(HalfVec bound, HalfVec x) { return {_mm256_min_ps(bound.v, x.v)}; }
+  CONVFIRST_INLINE static NarrowVec fma(NarrowVec a, NarrowVec b, NarrowVec c) {
+    return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+  }
+  CONVFIRST_INLINE friend NarrowVec operator+(NarrowVec a, NarrowVec b) { return {_mm256_add_ps(a.v, b.v)}; }
+  CONVFIRST_INLINE static NarrowVec at_least(NarrowVec bound, NarrowVec x) { return {_mm256_max_ps(bound.v, x.v)}; }
+  CONVFIRST_INLINE static NarrowVec at_most(NarrowVec bound, NarrowVec x) { return {_mm256_min_ps(bound.v, x.v)}; }
 };
 
 struct Vec {
@@ -29,6 +32,7 @@ struct Vec {
   static constexpr int kMaxTile = 14;
 
   CONVFIRST_INLINE static Vec zero() { return {_mm512_setzero_ps()}; }
+  CONVFIRST_INLINE static Vec broadcast(const float* p) { return set1(*p); }
   CONVFIRST_INLINE static Vec set1(float x) { return {_mm512_set1_ps(x)}; }
   CONVFIRST_INLINE static __mmask16 mask(int64_t lanes) { return static_cast<__mmask16>((1u << lanes) - 1u); }
 

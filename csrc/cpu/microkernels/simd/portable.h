@@ -1,23 +1,67 @@
 // Vec in plain C++: four vectors of four floats, which GCC and Clang map to any machine's own registers.
 
-struct HalfVec {
+CONVFIRST_INLINE float bits_to_float(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+CONVFIRST_INLINE uint32_t float_to_bits(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+CONVFIRST_INLINE float to_float(float x) { return x; }
+CONVFIRST_INLINE float to_float(BFloat16 x) { return bits_to_float(static_cast<uint32_t>(x.bits) << 16); }
+// Exponents 1..30 are shifted into place and rescaled by 2^112, which makes subnormals exact too.
+CONVFIRST_INLINE float to_float(Half x) {
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
+  const uint32_t rest = static_cast<uint32_t>(x.bits & 0x7fffu) << 13;
+  if (rest >= 0x0f800000u) return bits_to_float(sign | 0x70000000u | rest);  // infinity and NaN
+  return bits_to_float(sign | float_to_bits(bits_to_float(rest) * 0x1p112f));
+}
+CONVFIRST_INLINE void from_float(float x, float* p) { *p = x; }
+CONVFIRST_INLINE void from_float(float x, BFloat16* p) {
+  const uint32_t bits = float_to_bits(x);
+  const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  p->bits = static_cast<uint16_t>((x != x ? bits | 0x00400000u : rounded) >> 16);
+}
+CONVFIRST_INLINE void from_float(float x, Half* p) {
+  const uint32_t bits = float_to_bits(x);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  uint32_t half;
+  if (magnitude > 0x7f800000u) {
+    half = 0x7e00u | ((magnitude >> 13) & 0x1ffu);
+  } else if (magnitude >= 0x477ff000u) {  // rounds to 65536 or more
+    half = 0x7c00u;
+  } else if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 aligns the last bit, the adder rounds
+    half = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u;
+  } else {
+    half = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  }
+  p->bits = static_cast<uint16_t>(sign | half);
+}
+
+struct NarrowVec {
   typedef float Quad __attribute__((vector_size(16)));
   typedef int32_t QuadBits __attribute__((vector_size(16)));
   typedef float UnalignedQuad __attribute__((vector_size(16), aligned(4)));
 
   Quad q[2];
 
-  static constexpr int kWidth = kHalfLanes;
-  static constexpr int kMaxRows = 4;
+  static constexpr int kWidth = kNarrowLanes;
+  static constexpr int kMaxNarrowRows = 4;
 
-  CONVFIRST_INLINE static HalfVec set1(float x) {
+  CONVFIRST_INLINE static NarrowVec broadcast(const float* p) { return set1(*p); }
+  CONVFIRST_INLINE static NarrowVec set1(float x) {
     const Quad all = {x, x, x, x};
     return {{all, all}};
   }
-  CONVFIRST_INLINE static HalfVec load(const float* p) {
+  CONVFIRST_INLINE static NarrowVec load(const float* p) {
     return {{*reinterpret_cast<const UnalignedQuad*>(p), *reinterpret_cast<const UnalignedQuad*>(p + 4)}};
   }
-  CONVFIRST_INLINE static HalfVec load_partial(const float* p, int64_t lanes) {
+  CONVFIRST_INLINE static NarrowVec load_partial(const float* p, int64_t lanes) {
     float buffer[kWidth] = {};
     for (int64_t i = 0; i < lanes; ++i) buffer[i] = p[i];
     return load(buffer);
@@ -31,15 +75,15 @@ struct HalfVec {
     store(buffer);
     for (int64_t i = 0; i < lanes; ++i) p[i] = buffer[i];
   }
-  CONVFIRST_INLINE static HalfVec fma(HalfVec a, HalfVec b, HalfVec c) {
+  CONVFIRST_INLINE static NarrowVec fma(NarrowVec a, NarrowVec b, NarrowVec c) {
     return {{a.q[0] * b.q[0] + c.q[0], a.q[1] * b.q[1] + c.q[1]}};
   }
-  CONVFIRST_INLINE friend HalfVec operator+(HalfVec a, HalfVec b) { return {{a.q[0] + b.q[0], a.q[1] + b.q[1]}}; }
+  CONVFIRST_INLINE friend NarrowVec operator+(NarrowVec a, NarrowVec b) { return {{a.q[0] + b.q[0], a.q[1] + b.q[1]}}; }
   // Comparisons are false for NaN, so the value itself comes through.
-  CONVFIRST_INLINE static HalfVec at_least(HalfVec bound, HalfVec x) {
+  CONVFIRST_INLINE static NarrowVec at_least(NarrowVec bound, NarrowVec x) {
     return {{select(x.q[0] < bound.q[0], bound.q[0], x.q[0]), select(x.q[1] < bound.q[1], bound.q[1], x.q[1])}};
   }
-  CONVFIRST_INLINE static HalfVec at_most(HalfVec bound, HalfVec x) {
+  CONVFIRST_INLINE static NarrowVec at_most(NarrowVec bound, NarrowVec x) {
     return {{select(x.q[0] > bound.q[0], bound.q[0], x.q[0]), select(x.q[1] > bound.q[1], bound.q[1], x.q[1])}};
   }
 
@@ -61,6 +105,7 @@ struct Vec {
   static constexpr int kMaxTile = 2;
 
   CONVFIRST_INLINE static Vec zero() { return set1(0.0f); }
+  CONVFIRST_INLINE static Vec broadcast(const float* p) { return set1(*p); }
   CONVFIRST_INLINE static Vec set1(float x) {
     const Quad all = {x, x, x, x};
     return {{all, all, all, all}};
@@ -145,50 +190,8 @@ struct Vec {
   CONVFIRST_INLINE static Vec map(F f) {
     return {{f(0), f(1), f(2), f(3)}};
   }
-  CONVFIRST_INLINE static float bits_to_float(uint32_t bits) {
-    float x;
-    __builtin_memcpy(&x, &bits, sizeof x);
-    return x;
-  }
-  CONVFIRST_INLINE static uint32_t float_to_bits(float x) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, sizeof bits);
-    return bits;
-  }
   CONVFIRST_INLINE static Quad quad(const float* p) { return *reinterpret_cast<const UnalignedQuad*>(p); }
   CONVFIRST_INLINE static Quad select(QuadBits choose, Quad yes, Quad no) {
     return (Quad)((choose & (QuadBits)yes) | (~choose & (QuadBits)no));
-  }
-
-  CONVFIRST_INLINE static float to_float(float x) { return x; }
-  CONVFIRST_INLINE static float to_float(BFloat16 x) { return bits_to_float(static_cast<uint32_t>(x.bits) << 16); }
-  // Exponents 1..30 are shifted into place and rescaled by 2^112, which makes subnormals exact too.
-  CONVFIRST_INLINE static float to_float(Half x) {
-    const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
-    const uint32_t rest = static_cast<uint32_t>(x.bits & 0x7fffu) << 13;
-    if (rest >= 0x0f800000u) return bits_to_float(sign | 0x70000000u | rest);  // infinity and NaN
-    return bits_to_float(sign | float_to_bits(bits_to_float(rest) * 0x1p112f));
-  }
-  CONVFIRST_INLINE static void from_float(float x, float* p) { *p = x; }
-  CONVFIRST_INLINE static void from_float(float x, BFloat16* p) {
-    const uint32_t bits = float_to_bits(x);
-    const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-    p->bits = static_cast<uint16_t>((x != x ? bits | 0x00400000u : rounded) >> 16);
-  }
-  CONVFIRST_INLINE static void from_float(float x, Half* p) {
-    const uint32_t bits = float_to_bits(x);
-    const uint32_t sign = (bits >> 16) & 0x8000u;
-    const uint32_t magnitude = bits & 0x7fffffffu;
-    uint32_t half;
-    if (magnitude > 0x7f800000u) {
-      half = 0x7e00u | ((magnitude >> 13) & 0x1ffu);
-    } else if (magnitude >= 0x477ff000u) {  // rounds to 65536 or more
-      half = 0x7c00u;
-    } else if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 aligns the last bit, the adder rounds
-      half = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u;
-    } else {
-      half = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-    }
-    p->bits = static_cast<uint16_t>(sign | half);
   }
 };

@@ -1,0 +1,108 @@
+"""Which gradients of convolutions the zero-skipping kernels take, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from convfirst_ext.ops import strided_weight_grad as strided
+from convfirst_ext.ops.layout import to_channels_last
+
+LANES = 16
+# The smallest depthwise kernel whose weight gradient torch leaves to a generic loop.
+LARGE_DEPTHWISE = 4
+_raw = torch.ops.convfirst
+
+Sides = Sequence[int]
+
+
+def pays_for_input(weight: Tensor, dilation: Sequence[int], groups: int) -> bool:
+    """Whether ``input_gradient`` is faster than torch's: dilated depthwise, which torch leaves to a generic loop."""
+    return groups > 1 and weight.shape[1] == 1 and max(dilation) > 1
+
+
+def pays_for_weight(weight: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int) -> bool:
+    """Whether ``weight_gradient`` is faster than torch's: strided or dilated layers and large depthwise kernels."""
+    skips = max(*stride, *dilation) > 1
+    if groups == 1:
+        return skips
+    if weight.shape[1] > 1 or weight.shape[0] != groups:
+        return False
+    return max(dilation) > 1 or max(weight.shape[2:]) >= LARGE_DEPTHWISE
+
+
+def input_gradient(
+    grad: Tensor,
+    weight: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor | None:
+    """The gradient of a convolution's (N, C, *size) input, or None where no kernel fits.
+
+    Args:
+        grad: of the output.
+        weight: (O, C / groups, R, S).
+        size: height and width of the input.
+        stride: vertical, horizontal.
+        padding: left, right, top, bottom.
+        dilation: vertical, horizontal.
+        groups: number of groups.
+    """
+    if not _fits(grad, weight, groups, weight.shape[1]):
+        return None
+    left, right, top, bottom = padding
+    cut = (top + bottom, left + right)
+    extra = [
+        size[axis]
+        + cut[axis]
+        - (grad.shape[2 + axis] - 1) * stride[axis]
+        - dilation[axis] * (weight.shape[2 + axis] - 1)
+        - 1
+        for axis in (0, 1)
+    ]
+    dense = to_channels_last(grad)
+    return _raw.split_conv_transpose2d.default(dense, weight, None, stride, padding, extra, dilation, groups)
+
+
+def transposed_input_gradient(
+    grad: Tensor,
+    weight: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor | None:
+    """The gradient of a transposed convolution's (N, C, *size) input; weight is (C, O / groups, R, S)."""
+    if not _fits(grad, weight, groups, weight.shape[0] // groups):
+        return None
+    dense = to_channels_last(grad)
+    whole = _raw.trimmed_conv2d.default(dense, weight, None, stride, padding, dilation, groups)
+    return whole[:, :, : size[0], : size[1]]
+
+
+def weight_gradient(
+    input: Tensor,
+    grad: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor | None:
+    """The gradient of a convolution's (O, C / groups, *kernel_size) weight, or None where no kernel fits."""
+    if input.dtype != torch.float32 or grad.dtype != torch.float32 or input.device.type != "cpu":
+        return None
+    return strided.run_checked(input, grad, kernel_size, stride, padding, dilation, groups)
+
+
+def _fits(grad: Tensor, weight: Tensor, groups: int, group_out: int) -> bool:
+    """Whether the zero-skipping kernels take a convolution of ``grad`` with so many output channels a group."""
+    if grad.dtype != torch.float32 or grad.device.type != "cpu":
+        return False
+    return groups in (1, grad.shape[1]) or group_out % LANES == 0

@@ -1,0 +1,64 @@
+// Sums of products over pixels, for weight gradients: channels of one tensor by channels of another stay in registers
+// while the pixels pass. A pixel costs kBlocks loads, kRows broadcasts and kRows * kBlocks FMAs.
+
+template <class V, int kBlocks>
+CONVFIRST_INLINE void load_blocks(V (&b)[kBlocks], const Element<V>* p, int64_t last_lanes) {
+  CONVFIRST_UNROLL
+  for (int j = 0; j < kBlocks - 1; ++j) b[j] = V::load(p + j * V::kWidth);
+  const Element<V>* last = p + (kBlocks - 1) * V::kWidth;
+  b[kBlocks - 1] = last_lanes < V::kWidth ? V::load_partial(last, last_lanes) : V::load(last);
+}
+
+template <class E, int kRows, int kBlocks>
+void outer(const OuterArgs<E>& o) {
+  using V = typename Simd<E>::Wide;
+  V acc[kRows][kBlocks];
+  CONVFIRST_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    CONVFIRST_UNROLL
+    for (int j = 0; j < kBlocks; ++j) acc[i][j] = V::zero();
+  }
+  for (int64_t run = 0; run < o.run_count; ++run) {
+    const E* a = o.a + o.a_runs[run];
+    const E* b = o.b + o.b_runs[run];
+    for (int64_t p = 0; p < o.pixels; ++p, a += o.a_step, b += o.b_step) {
+      V right[kBlocks];
+      load_blocks<V, kBlocks>(right, b, o.last_lanes);
+      CONVFIRST_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const V left = V::broadcast(a + i);
+        CONVFIRST_UNROLL
+        for (int j = 0; j < kBlocks; ++j) acc[i][j] = V::fma(left, right[j], acc[i][j]);
+      }
+    }
+  }
+  CONVFIRST_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    CONVFIRST_UNROLL
+    for (int j = 0; j < kBlocks; ++j) {
+      E* c = o.c + j * o.c_block + i * V::kWidth;
+      (V::load(c) + acc[i][j]).store(c);
+    }
+  }
+}
+
+// Four sums, so that one FMA need not wait for the last; added pairwise.
+template <class E>
+void inner(const OuterArgs<E>& o) {
+  using V = typename Simd<E>::Wide;
+  V acc[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  const bool whole = o.last_lanes == V::kWidth;
+  const auto at = [&](const E* p)
+                      CONVFIRST_ALWAYS_INLINE { return whole ? V::load(p) : V::load_partial(p, o.last_lanes); };
+  for (int64_t run = 0; run < o.run_count; ++run) {
+    const E* a = o.a + o.a_runs[run];
+    const E* b = o.b + o.b_runs[run];
+    int64_t p = 0;
+    for (; p + 4 <= o.pixels; p += 4) {
+      CONVFIRST_UNROLL
+      for (int s = 0; s < 4; ++s) acc[s] = V::fma(at(a + (p + s) * o.a_step), at(b + (p + s) * o.b_step), acc[s]);
+    }
+    for (; p < o.pixels; ++p) acc[0] = V::fma(at(a + p * o.a_step), at(b + p * o.b_step), acc[0]);
+  }
+  (V::load(o.c) + ((acc[0] + acc[1]) + (acc[2] + acc[3]))).store(o.c);
+}
