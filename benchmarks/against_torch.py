@@ -10,10 +10,12 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -128,6 +130,33 @@ def time_in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[s
     return {name: {"min_ms": min(t), "median_ms": statistics.median(t)} for name, t in times.items()}
 
 
+def plot_sizes(records: list[dict[str, Any]], path: Path) -> None:
+    """Draws how much faster than the best of torch's two layouts a padded layer is, by feature-map size."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    series: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    for record in records:
+        if record["of"] != "forward":
+            continue
+        lowest = {name: timing["min_ms"] for name, timing in record["timings"].items()}
+        speedup = min(lowest["eager"], lowest["channels_last"]) / lowest["convfirst"]
+        key = record["layer"]["channels"], record["layer"]["batch"]
+        series.setdefault(key, []).append((record["layer"]["size"], speedup))
+    for marker, ((channels, batch), points) in zip("osD^", series.items(), strict=False):
+        axes.plot(*zip(*points, strict=True), marker=marker, label=f"{channels} channels, batch {batch}")
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set(xscale="log", xlabel="feature-map size, pixels a side", ylabel="torch's best time / ours")
+    sizes = sorted({size for points in series.values() for size, _ in points})
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_title("3x3 convolution, padding 1, padding skipped")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=130)
+
+
 def main() -> None:
     """Times every layer and writes JSON and a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -154,7 +183,10 @@ def main() -> None:
             table.add_row(layer.name, kind, *milliseconds, f"{best:.2f}", f"{work.saved:.0%}")
     console = Console()
     console.print(table)
-    console.print(f"[bold]{file.path}[/bold]", soft_wrap=True)
+    plot_path = file.path.with_suffix(".png")
+    plot_sizes(file.records, plot_path)
+    for path in (plot_path, file.path):
+        console.print(f"[bold]{path}[/bold]", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import against_torch
 from benchmarks.layer_cases import InvertedResidual, conv, layer_cases
 from benchmarks.layers import choose_cases
 from benchmarks.microkernels import time_isa
+from benchmarks.zero_skipping import zero_skipping_cases
 from convfirst_ext.bench import results
 from convfirst_ext.bench.cases import Case, prepare, randomize
 from convfirst_ext.bench.ceilings import Ceilings
@@ -291,3 +293,33 @@ def test_plot_is_drawn(tmp_path):
     records = [record_of(small_case(batch), eager=4.0, inductor=2.0, convfirst=1.0) for batch in (1, 16)]
     plot_records(content_of(*records), path)
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 5000
+
+
+def test_zero_skipping_layers_against_torch(tmp_path, monkeypatch, capsys):
+    """The whole script on tiny layers: every figure is there, ours computes the same."""
+    layers = [against_torch.Layer("strided", 4, 6, 5, 3, 2, batch=2)]
+    padded = [against_torch.Layer(f"padded {size}", 4, 4, size, 3, batch=2) for size in (1, 2)]
+    monkeypatch.setattr(against_torch, "LAYERS", layers)
+    monkeypatch.setattr(against_torch, "PADDED", padded)
+    monkeypatch.setattr(against_torch, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr("sys.argv", ["against_torch", "--rounds", "1", "--output", str(tmp_path)])
+    against_torch.main()
+    (path,) = tmp_path.glob("against_torch-*.json")
+    records = json.loads(path.read_text())["records"]
+    assert [record["of"] for record in records] == ["data", "weights", "forward", "forward"]
+    assert all(set(record["timings"]) == {"eager", "channels_last", "convfirst"} for record in records)
+    assert records[2]["zeros_saved"] == pytest.approx(8 / 9) and path.with_suffix(".png").exists()
+    for layer, make in [(layers[0], against_torch.contestants), (padded[0], against_torch.forward_contestants)]:
+        for kind, calls in make(layer).items():
+            position = {"data": 0, "weights": 1}.get(kind)
+            expected = calls["eager"]() if position is None else calls["eager"]()[position]
+            torch.testing.assert_close(calls["convfirst"](), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_zero_skipping_cases_are_what_they_say():
+    cases = zero_skipping_cases()
+    assert len({case.name for case in cases}) == len(cases)
+    for case in cases:
+        if case.input_shape[1] * case.input_shape[2] <= 2048:
+            with torch.no_grad():
+                assert case.make_model()(torch.zeros(1, *case.input_shape[1:])).dim() == 4

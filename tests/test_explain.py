@@ -41,7 +41,14 @@ def test_a_stock_model_is_told_what_it_would_get() -> None:
     assert [record.kernel for record in records] == [None, None, None]
     assert "depthwise kernel" in records[0].detail
     assert "reflect" in records[1].detail
-    assert "transposed" in records[2].detail
+    assert "split kernel (stride phases without inserted zeros)" in records[2].detail
+
+
+def test_a_transposed_layer_tells_what_it_saves() -> None:
+    model = cf.patch(nn.Sequential(nn.ConvTranspose2d(8, 6, 4, 2, 1), nn.ConvTranspose2d(6, 4, 3, groups=2)))
+    split, kept = cf.explain(model, torch.randn(1, 8, 16, 16), time=False)
+    assert split.kernel == "split" and split.detail.endswith("without inserted zeros, 77% of the dense products")
+    assert kept.kernel is None and "groups of 2 output channels" in kept.detail
 
 
 def test_nothing_is_left_behind() -> None:

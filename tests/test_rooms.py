@@ -30,7 +30,7 @@ ROOMS: list[tuple[str, set[str]]] = [
     ),
     ("convfirst_ext/ops/", {"torch", "ops"}),
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),
-    ("convfirst_ext/fusion/", {"torch", "ops", "nn", "fusion", "_native"}),
+    ("convfirst_ext/fusion/", {"torch", "ops", "nn", "fusion", "analysis", "_native"}),
     ("convfirst_ext/analysis/", {"analysis", "_native"}),
     ("convfirst_ext/bench/", {"torch", "timm", "bench", "", "_native"}),
     ("convfirst_ext/testing/", {"torch", "ops", "testing"}),

@@ -3,6 +3,8 @@
 Torch's own kernels run without oneDNN here: that has crashed on some of these windows.
 """
 
+import copy
+import pickle
 import random
 
 import pytest
@@ -251,6 +253,37 @@ def test_the_module_is_a_drop_in(size: tuple[int, int] | None) -> None:
     assert ours.load_state_dict(stock.state_dict()) == ([], [])
     image = torch.randn(2, 6, 5, 6)
     torch.testing.assert_close(ours(image, size), stock(image, size))
+
+
+def test_packed_weights_follow_their_parameters() -> None:
+    layer = cf.nn.ConvTranspose2d(6, 8, 3, stride=2)
+    stock = torch.nn.ConvTranspose2d(6, 8, 3, stride=2)
+    image = torch.randn(2, 6, 5, 6)
+    for change in (
+        lambda: None,
+        lambda: layer.weight.mul_(2),
+        lambda: layer.bias.add_(1),
+        lambda: layer.load_state_dict(torch.nn.ConvTranspose2d(6, 8, 3).state_dict()),
+        lambda: setattr(layer, "weight", torch.nn.Parameter(torch.randn(6, 8, 3, 3))),
+        lambda: layer.bfloat16() and layer.float(),
+    ):
+        with torch.no_grad():
+            change()
+            stock.load_state_dict(layer.state_dict())
+            for given in (image, image.contiguous(memory_format=torch.channels_last)):
+                actual, expected = layer(given), stock(given)
+                torch.testing.assert_close(actual, expected)
+                assert actual.stride() == expected.stride()
+                assert torch.equal(layer(given), actual)
+        assert layer(image).requires_grad
+    twin = copy.deepcopy(layer)
+    assert "_kept" in layer.__dict__ and "_kept" not in twin.__dict__ and len(pickle.dumps(layer)) < 8000
+    with torch.no_grad():
+        assert torch.equal(twin(image), layer(image))
+        with pytest.raises(ValueError, match="weight must have 5 input channels"):
+            layer(torch.randn(1, 5, 4, 4))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert layer(image).dtype == torch.bfloat16
 
 
 def test_patch_swaps_it_and_keeps_its_parameters() -> None:

@@ -10,9 +10,13 @@ from convfirst_ext.testing.bounded import Bounded, activate, convolve, exact, ro
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+# What is no 2-D convolution of an image: its own test file holds its cases.
+WITH_OWN_CASES = {"conv1d", "conv_transpose1d", "conv_transpose2d", "split_conv_transpose2d", "strided_weight_grad"}
+
+
 def test_every_public_operator_has_cases() -> None:
     functions = {name for name in ops.__all__ if callable(getattr(ops, name)) and name.islower()}
-    assert functions == set(OPERATORS) == set(CASES)
+    assert functions - WITH_OWN_CASES == set(OPERATORS) == set(CASES)
     assert all(len(cases) > 100 for cases in CASES.values())
     assert {case.op for case in sample(10)} == set(OPERATORS)
 

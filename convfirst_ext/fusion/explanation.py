@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convfirst_ext.analysis import conv_transpose2d_multiply_adds
 from convfirst_ext.fusion import recognition
 from convfirst_ext.fusion.ceilings import Ceilings, ceilings_for
 from convfirst_ext.fusion.chain_watch import ChainWatch
@@ -18,7 +19,7 @@ from convfirst_ext.fusion.records import ChainTime, Record, Totals, totals_of
 from convfirst_ext.fusion.stopwatch import Stopwatch
 from convfirst_ext.fusion.tiles import tiles_of
 from convfirst_ext.fusion.work import Call, convolution_work, packed_work
-from convfirst_ext.nn import Conv2d, PackedMBConv
+from convfirst_ext.nn import Conv2d, ConvTranspose2d, PackedMBConv
 from convfirst_ext.nn.packed_module import PackedModule
 
 _LISTED = (PackedModule, nn.Conv2d, nn.ConvTranspose2d)
@@ -210,6 +211,8 @@ def _describe(name: str, module: nn.Module, call: Call) -> Record:
         return Record(module.source or name, module.describe(), shapes, *plan, *work, workspace_bytes=space)
     assert isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
     kernel, reason = _choice(module)
+    if kernel == "split":
+        reason = f"{reason}, {_zeros_saved(module, call):.0%} of the dense products"  # type: ignore[arg-type]
     work = convolution_work(module, call, kernel is not None)
     return Record(name, kernel, shapes, reason, "", *work)
 
@@ -218,17 +221,26 @@ def _choice(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[str | None, str]:
     """The kernel that runs an unpacked convolution, or None where torch does, and the reason."""
     if isinstance(conv, Conv2d):
         return recognition.choose_for(conv)
-    if isinstance(conv, nn.ConvTranspose2d):
-        return None, "no kernel for transposed convolutions"
+    if isinstance(conv, ConvTranspose2d):
+        return recognition.choose_transposed_for(conv)
     hooks = recognition.has_hooks(conv) and len(conv._forward_hooks) > 1  # one is explain's own
     if hooks or conv._forward_pre_hooks:
         return None, "the module has hooks"
     if conv.padding_mode != "zeros":
         return None, f"padding_mode {conv.padding_mode!r}"
-    choice = recognition.choose_for(conv)
+    if isinstance(conv, nn.ConvTranspose2d):
+        choice = recognition.choose_transposed_for(conv)
+    else:
+        choice = recognition.choose_for(conv)
     if choice.kernel is None:
         return None, choice.reason
     return None, f"stock torch; patch or optimize would use the {choice.kernel} kernel ({choice.reason})"
+
+
+def _zeros_saved(conv: nn.ConvTranspose2d, call: Call) -> float:
+    """The fraction of the products on a zero-inserted image that a transposed convolution does not make."""
+    window = conv.stride, conv.padding, conv.output_padding, conv.dilation
+    return conv_transpose2d_multiply_adds(call.input.shape, conv.weight.shape, *window).saved  # type: ignore[arg-type]
 
 
 def _shape(tensor: Tensor) -> str:

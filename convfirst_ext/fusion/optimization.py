@@ -64,7 +64,7 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     swap_transposed(fused)
     if dtype is not None:
         fused = fused.to(dtype)
-    if torch.float16 in (dtype, next((p.dtype for p in model.parameters()), None)):
+    if (dtype or next((p.dtype for p in model.parameters()), None)) == torch.float16:
         compute_in_half(fused)
     fused.eval()
     for parameter in fused.parameters():

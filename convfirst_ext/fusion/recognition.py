@@ -141,9 +141,8 @@ def choose_for(conv: nn.Conv2d, packed: bool = False) -> ops.selection.Choice:
 
 def choose_transposed_for(conv: nn.ConvTranspose2d) -> ops.selection.Choice:
     """The kernel for a transposed convolution on the CPU in float32."""
-    stride = (int(conv.stride[0]), int(conv.stride[1]))
     return ops.selection.choose_transposed_kernel(
-        conv.weight.shape, groups=conv.groups, stride=stride, device_type=conv.weight.device.type
+        conv.weight.shape, groups=conv.groups, device_type=conv.weight.device.type
     )
 
 

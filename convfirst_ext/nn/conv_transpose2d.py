@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.ops.checks import check_window, transposed_output_size
 
 
 class ConvTranspose2d(torch.nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d`` through ``convfirst_ext.ops.conv_transpose2d``.
 
-    Same arguments, parameters, state_dict keys and ``output_size``.
+    Same arguments, parameters, state_dict keys and ``output_size``. Where no gradient is wanted, weights are packed
+    once and kept beside the parameters until these change; writes through ``tensor.data`` are not seen.
     """
 
     @staticmethod
@@ -42,13 +46,48 @@ class ConvTranspose2d(torch.nn.ConvTranspose2d):
             2,
             self.dilation,  # type: ignore[arg-type]
         )
-        return ops.conv_transpose2d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,  # type: ignore[arg-type]
-            extra,
-            self.groups,
-            self.dilation,
-        )
+        packed = self._packed(input)
+        if packed is None:
+            padding = self.padding
+            return ops.conv_transpose2d(
+                input,
+                self.weight,
+                self.bias,
+                self.stride,
+                padding,  # type: ignore[arg-type]
+                extra,
+                self.groups,
+                self.dilation,
+            )
+        window = check_window(self.stride, self.padding, self.dilation)
+        transposed_output_size(input, self.kernel_size, window, extra)
+        dense = input.contiguous(memory_format=torch.channels_last)
+        output = ops.packed.conv_transpose2d(dense, *packed, *window, extra, self.groups, self.out_channels)  # type: ignore[arg-type]
+        return ops.layout.restore_layout(output, input, self.weight)
+
+    def _packed(self, input: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias packed once, while they stay the same tensors unchanged and nobody wants a gradient."""
+        weight, bias = self.weight, self.bias
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or not isinstance(input, Tensor):
+            return None
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (input, weight, bias)):
+            return None
+        if input.dim() != 4 or input.shape[1] != self.in_channels or input.dtype != weight.dtype or not input.numel():
+            return None
+        if weight.is_inference() or input.device != weight.device or weight.is_meta:
+            return None
+        stamp = [(t.data_ptr(), t._version, t.dtype, t.shape) for t in (weight, bias) if t is not None]
+        kept: Any = self.__dict__.get("_kept")
+        if kept is None or kept[0] != stamp:
+            choice = ops.selection.choose_transposed_kernel(
+                weight.shape, groups=self.groups, dtype=weight.dtype, device_type=weight.device.type
+            )
+            tensors = None
+            if choice.kernel is not None:
+                whole = ops.packed.pack_transposed_weight(weight, self.groups)
+                tensors = whole, ops.packed.pack_bias(bias, self.out_channels)
+            kept = self.__dict__["_kept"] = stamp, tensors
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "_kept"}  # type: ignore[no-untyped-call]

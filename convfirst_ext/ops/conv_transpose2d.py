@@ -64,7 +64,7 @@ def conv_transpose2d(
     check_bias(bias, weight.shape[1] * group_count, input)
     transposed_output_size(input, weight.shape[2:], window, extra)
     choice = choose_transposed_kernel(
-        weight.shape, groups=group_count, stride=window.stride, dtype=input.dtype, device_type=input.device.type
+        weight.shape, groups=group_count, dtype=input.dtype, device_type=input.device.type
     )
     if choice.kernel is None:
         return F.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)

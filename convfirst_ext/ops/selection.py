@@ -23,7 +23,6 @@ def choose_transposed_kernel(
     weight_shape: Sequence[int],
     *,
     groups: int,
-    stride: Sequence[int] = (1, 1),
     dtype: torch.dtype = torch.float32,
     device_type: str = "cpu",
 ) -> Choice:
@@ -32,7 +31,6 @@ def choose_transposed_kernel(
     Args:
         weight_shape: (C, O / groups, R, S).
         groups: number of groups.
-        stride: vertical and horizontal stride.
         dtype: dtype of input and weight.
         device_type: "cpu", "cuda", ...
 
@@ -40,16 +38,13 @@ def choose_transposed_kernel(
         The choice; ``kernel`` is "split" or None.
     """
     channels, group_out, rows, _ = weight_shape
-    if device_type != "cpu":
-        return Choice(None, f"no kernel for {device_type} tensors")
-    if dtype not in DTYPES:
-        return Choice(None, f"no kernel for {dtype}")
-    if rows > MAX_KERNEL_ROWS:
-        return Choice(None, f"the kernel has more than {MAX_KERNEL_ROWS} rows")
+    excluded = _reason_against(device_type, dtype, rows)
+    if excluded:
+        return Choice(None, excluded)
     if groups == channels and groups > 1:
         return Choice("split", "one input channel a group")
     if groups == 1 or group_out % 16 == 0:
-        return Choice("split", f"{stride[0] * stride[1]} stride phases without inserted zeros")
+        return Choice("split", "stride phases without inserted zeros")
     return Choice(
         None, f"groups of {group_out} output channels: only 1 group, C groups and multiples of 16 have a kernel"
     )
@@ -82,12 +77,9 @@ def choose_kernel(
         The choice; ``kernel`` is "depthwise", "pointwise", "grouped", "dense" or None.
     """
     out_channels, group_in, rows, columns = weight_shape
-    if device_type != "cpu":
-        return Choice(None, f"no kernel for {device_type} tensors")
-    if dtype not in DTYPES:
-        return Choice(None, f"no kernel for {dtype}")
-    if rows > MAX_KERNEL_ROWS:
-        return Choice(None, f"the kernel has more than {MAX_KERNEL_ROWS} rows")
+    excluded = _reason_against(device_type, dtype, rows)
+    if excluded:
+        return Choice(None, excluded)
     if group_in == 1 and groups > 1:
         return Choice("depthwise", "one input channel a group")
     if groups == 1:
@@ -102,3 +94,12 @@ def choose_kernel(
     if group_in == group_out and (group_in == 8 or group_in % 16 == 0):
         return Choice("grouped", f"group width {group_in}")
     return Choice(None, f"group width {group_in} to {group_out}: only 8 and multiples of 16 have a kernel")
+
+
+def _reason_against(device_type: str, dtype: torch.dtype, rows: int) -> str:
+    """Why no kernel of ours takes such tensors, or nothing."""
+    if device_type != "cpu":
+        return f"no kernel for {device_type} tensors"
+    if dtype not in DTYPES:
+        return f"no kernel for {dtype}"
+    return f"the kernel has more than {MAX_KERNEL_ROWS} rows" if rows > MAX_KERNEL_ROWS else ""

@@ -62,4 +62,38 @@ std::vector<AxisRun> transposed_runs(const Axis& axis) {
   return runs;
 }
 
+AxisLines::AxisLines(const std::vector<AxisRun>& runs, int64_t in, int64_t out)
+    : runs_(runs), in_(in), lines_(static_cast<size_t>(out)) {
+  for (size_t r = 0; r < runs.size(); ++r) {
+    for (int64_t i = 0; i < runs[r].count; ++i) {
+      lines_[runs[r].out + i * runs[r].out_step] = {static_cast<int64_t>(r), i};
+    }
+  }
+}
+
+AxisLines::Reach AxisLines::reach(int64_t begin, int64_t end) const {
+  Reach reach{in_, 0};
+  for (int64_t o = begin; o < end; ++o) {
+    const AxisRun& run = runs_[lines_[o].run];
+    if (!run.taps) continue;
+    reach.first = std::min(reach.first, run.input(lines_[o].index, 0));
+    reach.end = std::max(reach.end, run.input(lines_[o].index, run.taps - 1) + 1);
+  }
+  return {std::min(reach.first, reach.end), reach.end};
+}
+
+int64_t AxisLines::band(int64_t most) const {
+  const int64_t outputs = static_cast<int64_t>(lines_.size());
+  int64_t band = 1;
+  while (band < outputs && reach(0, std::min(outputs, 2 * band)).count() <= most) band *= 2;
+  return std::min(band, outputs);
+}
+
+int64_t AxisLines::most_reached(int64_t band) const {
+  const int64_t outputs = static_cast<int64_t>(lines_.size());
+  int64_t most = 0;
+  for (int64_t o = 0; o < outputs; o += band) most = std::max(most, reach(o, std::min(outputs, o + band)).count());
+  return most;
+}
+
 }  // namespace convfirst

@@ -30,4 +30,32 @@ struct AxisRun {
 std::vector<AxisRun> convolution_runs(const Axis& axis);
 std::vector<AxisRun> transposed_runs(const Axis& axis);
 
+// The outputs of an axis in order, for drivers that take bands of them.
+class AxisLines {
+ public:
+  AxisLines(const std::vector<AxisRun>& runs, int64_t in, int64_t out);
+
+  struct Line {
+    int64_t run = 0, index = 0;
+  };
+  const Line& operator[](int64_t output) const { return lines_[output]; }
+
+  // Input pixels [first, end) that outputs [begin, end) see.
+  struct Reach {
+    int64_t first, end;
+    int64_t count() const { return end - first; }
+  };
+  Reach reach(int64_t begin, int64_t end) const;
+
+  // The largest power of two of outputs, or all, whose reach at the start of the axis is at most `most` pixels.
+  int64_t band(int64_t most) const;
+  // The largest reach of such bands along the axis.
+  int64_t most_reached(int64_t band) const;
+
+ private:
+  const std::vector<AxisRun>& runs_;
+  int64_t in_;
+  std::vector<Line> lines_;
+};
+
 }  // namespace convfirst

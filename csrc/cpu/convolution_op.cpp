@@ -76,7 +76,6 @@ Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor
   Tensor out = allocate(input, conv);
   if (residual) conv.residual = view_like(*residual, "residual", out);
   conv.out = out.mutable_data_ptr();
-  const TeamLease lease(torch::stable::get_num_threads());
   if (out.numel() > 0) conv.run(conv);
   return out;
 }

@@ -89,7 +89,6 @@ Tensor run_packed_block(const Tensor& input, const std::optional<Tensor>& residu
   Tensor out = empty_nhwc(input, block.in.n, block.out_c, block.out_h, block.out_w);
   if (residual) block.residual = view_like(*residual, "residual", out);
   block.out = out.mutable_data_ptr();
-  const TeamLease lease(torch::stable::get_num_threads());
   if (out.numel() > 0) run_fused_block(block);
   return out;
 }

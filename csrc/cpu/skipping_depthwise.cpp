@@ -24,10 +24,9 @@ class SkippingDepthwise {
         clamp_(clamp_of(conv.activation)),
         multiplier_(conv.out_c / conv.groups),
         taps_(conv.kernel_h * conv.kernel_w),
-        lines_(static_cast<size_t>(conv.out_h)) {
-    for (size_t r = 0; r < conv.rows.size(); ++r) {
-      const AxisRun& row = conv.rows[r];
-      for (int64_t i = 0; i < row.count; ++i) lines_[row.out + i * row.out_step] = {static_cast<int64_t>(r), i};
+        lines_(conv.rows, conv.in.h, conv.out_h),
+        band_(lines_.band(kGatheredFloats / std::max<int64_t>(1, conv.in.w * kLanes))) {
+    for (const AxisRun& row : conv.rows) {
       for (const AxisRun& column : conv.columns) windows_.push_back(window_of(row, column));
     }
     for (size_t w = 0; w < windows_.size(); ++w) {
@@ -36,18 +35,14 @@ class SkippingDepthwise {
   }
 
   void run() const {
-    const int64_t band = band_rows(), bands = ceil_div(conv_.out_h, band), blocks = conv_.blocks();
+    const int64_t bands = ceil_div(conv_.out_h, band_), blocks = conv_.blocks();
     for_each_task(conv_.in.n * bands * blocks, [&](int64_t task) {
-      const int64_t image = task / blocks / bands, first = task / blocks % bands * band;
-      run_band(image, task % blocks, first, std::min(conv_.out_h, first + band));
+      const int64_t image = task / blocks / bands, first = task / blocks % bands * band_;
+      run_band(image, task % blocks, first, std::min(conv_.out_h, first + band_));
     });
   }
 
  private:
-  struct Line {
-    int64_t run = 0, index = 0;
-  };
-
   static Window window_of(const AxisRun& row, const AxisRun& column) {
     Window w{row.taps, column.taps};
     w.stride_h = row.in_step, w.stride_w = column.in_step;
@@ -55,39 +50,13 @@ class SkippingDepthwise {
     return w;
   }
 
-  // Input rows [first, end) that output rows [y0, y1) see.
-  struct Reach {
-    int64_t first, end;
-  };
-  Reach reach_of(int64_t y0, int64_t y1) const {
-    Reach reach{conv_.in.h, 0};
-    for (int64_t y = y0; y < y1; ++y) {
-      const AxisRun& row = conv_.rows[lines_[y].run];
-      if (!row.taps) continue;
-      reach.first = std::min(reach.first, row.input(lines_[y].index, 0));
-      reach.end = std::max(reach.end, row.input(lines_[y].index, row.taps - 1) + 1);
-    }
-    return {std::min(reach.first, reach.end), reach.end};
-  }
-
-  // The tallest band of a power of two rows whose copy fits.
-  int64_t band_rows() const {
-    int64_t band = 1;
-    while (band < conv_.out_h) {
-      const Reach reach = reach_of(0, std::min(conv_.out_h, 2 * band));
-      if ((reach.end - reach.first) * conv_.in.w * kLanes > kGatheredFloats) break;
-      band *= 2;
-    }
-    return std::min(band, conv_.out_h);
-  }
-
   void run_band(int64_t image, int64_t block, int64_t y0, int64_t y1) const {
-    const Reach reach = reach_of(y0, y1);
-    const int64_t copied = (reach.end - reach.first) * conv_.in.w * kLanes;
+    const AxisLines::Reach reach = lines_.reach(y0, y1);
+    const int64_t copied = reach.count() * conv_.in.w * kLanes;
     const int64_t kernels = static_cast<int64_t>(windows_.size()) * taps_ * kLanes;
     float* copy = task_scratch(copied + kernels + conv_.out_w * kLanes);
     const int64_t lanes = std::min<int64_t>(kLanes, conv_.out_c - block * kLanes);
-    const Patch patch{image, reach.first, reach.end - reach.first, 0, conv_.in.w};
+    const Patch patch{image, reach.first, reach.count(), 0, conv_.in.w};
     if (copied > 0) gather_block(kernels_, conv_.in, patch, block * kLanes, lanes, multiplier_, copy);
     cut_kernels(block, copy + copied);
     for (int64_t y = y0; y < y1; ++y) {
@@ -115,7 +84,7 @@ class SkippingDepthwise {
   // `image_rows` is where row 0 of the copied channels would lie.
   void run_row(int64_t image, int64_t block, int64_t y, int64_t lanes, const float* image_rows, const float* kernels,
                float* spare) const {
-    const Line& line = lines_[y];
+    const AxisLines::Line& line = lines_[y];
     const AxisRun& row = conv_.rows[line.run];
     const int64_t columns = static_cast<int64_t>(conv_.columns.size());
     for (int64_t c = 0; c < columns; ++c) {
@@ -157,7 +126,8 @@ class SkippingDepthwise {
   const Clamp clamp_;
   const int64_t multiplier_;
   const int64_t taps_;
-  std::vector<Line> lines_;      // of every output row
+  const AxisLines lines_;
+  const int64_t band_;
   std::vector<Window> windows_;  // of every pair of runs
   std::vector<RunPlan<float>> plans_;
 };

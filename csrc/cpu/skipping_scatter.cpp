@@ -31,17 +31,9 @@ class SkippingScatter {
         kernels_(kernels_for<float>()),
         products_(conv.kernel_h * conv.kernel_w * conv.out_c),
         padded_(ceil_div(products_, kLanes) * kLanes),
-        lines_(static_cast<size_t>(conv.out_h)) {
-    for (const AxisRun& row : conv.rows) {
-      for (int64_t i = 0; i < row.count; ++i) lines_[row.out + i * row.out_step] = {&row, i};
-    }
-    band_ = band_rows();
-    most_rows_ = 0;
-    for (int64_t y = 0; y < conv.out_h; y += band_) {
-      const Reach reach = reach_of(y, std::min(conv.out_h, y + band_));
-      most_rows_ = std::max(most_rows_, reach.end - reach.first);
-    }
-  }
+        lines_(conv.rows, conv.in.h, conv.out_h),
+        band_(lines_.band(kProductFloats / std::max<int64_t>(1, conv.in.w * padded_))),
+        most_rows_(lines_.most_reached(band_)) {}
 
   void run() const {
     // [element and channel / 16][k][16], out of [1][kh][kw][k][16].
@@ -61,37 +53,8 @@ class SkippingScatter {
   }
 
  private:
-  struct Line {
-    const AxisRun* run = nullptr;
-    int64_t index = 0;
-  };
-  struct Reach {
-    int64_t first, end;
-  };
-
-  Reach reach_of(int64_t y0, int64_t y1) const {
-    Reach reach{conv_.in.h, 0};
-    for (int64_t y = y0; y < y1; ++y) {
-      const Line& line = lines_[y];
-      if (!line.run->taps) continue;
-      reach.first = std::min(reach.first, line.run->input(line.index, 0));
-      reach.end = std::max(reach.end, line.run->input(line.index, line.run->taps - 1) + 1);
-    }
-    return {std::min(reach.first, reach.end), reach.end};
-  }
-
-  int64_t band_rows() const {
-    int64_t band = 1;
-    while (band < conv_.out_h) {
-      const Reach reach = reach_of(0, std::min(conv_.out_h, 2 * band));
-      if ((reach.end - reach.first) * conv_.in.w * padded_ > kProductFloats) break;
-      band *= 2;
-    }
-    return std::min(band, conv_.out_h);
-  }
-
   void run_band(int64_t image, int64_t y0, int64_t y1, const float* weights, const float* zeros) const {
-    const Reach reach = reach_of(y0, y1);
+    const AxisLines::Reach reach = lines_.reach(y0, y1);
     const int64_t row_products = conv_.in.w * padded_, widened = conv_.in.w * conv_.in.c;
     float* products = task_scratch(most_rows_ * row_products + conv_.out_w * conv_.out_c + widened);
     float* sums = products + most_rows_ * row_products;
@@ -142,12 +105,13 @@ class SkippingScatter {
     for (int64_t x = 0; x < conv_.out_w; ++x) {
       for (int64_t c = 0; c < channels; ++c) sums[x * channels + c] = conv_.bias[c];
     }
-    const Line& line = lines_[y];
-    for (int64_t ty = 0; ty < line.run->taps; ++ty) {
-      const float* row = products + line.run->input(line.index, ty) * conv_.in.w * padded_;
+    const AxisLines::Line& line = lines_[y];
+    const AxisRun& run = conv_.rows[line.run];
+    for (int64_t ty = 0; ty < run.taps; ++ty) {
+      const float* row = products + run.input(line.index, ty) * conv_.in.w * padded_;
       for (const AxisRun& column : conv_.columns) {
         for (int64_t tx = 0; tx < column.taps; ++tx) {
-          const int64_t element = line.run->element(ty) * conv_.kernel_w + column.element(tx);
+          const int64_t element = run.element(ty) * conv_.kernel_w + column.element(tx);
           const float* value = row + column.input(0, tx) * padded_ + element * channels;
           float* sum = sums + column.out * channels;
           const int64_t step = column.in_step * padded_, out_step = column.out_step * channels;
@@ -173,8 +137,8 @@ class SkippingScatter {
   const Kernels<float>& kernels_;
   const int64_t products_;  // an input pixel
   const int64_t padded_;
-  std::vector<Line> lines_;  // of every output row
-  int64_t band_, most_rows_;
+  const AxisLines lines_;
+  const int64_t band_, most_rows_;
 };
 
 }  // namespace

@@ -73,7 +73,6 @@ Tensor split_packed(const Tensor input, const Tensor weight, const Tensor bias, 
   conv.activation = activation_of(activation, "activation");
   Tensor out = allocate(input, conv);
   conv.out = out.mutable_data_ptr();
-  const TeamLease lease(torch::stable::get_num_threads());
   if (out.numel() > 0) run_skipping(conv);
   return out;
 }

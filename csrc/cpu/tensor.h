@@ -63,7 +63,7 @@ inline Tensor empty_nhwc(const Tensor& like, int64_t n, int64_t c, int64_t h, in
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
   Tensor out = empty_strided(sizes, strides, 4, dtype);
-  constexpr int64_t kLarge = int64_t{8} << 20;
+  constexpr int64_t kLarge = int64_t{4} << 20;
   const int64_t bytes = n * c * h * w * storage_bytes(storage_of(like, "input"));
   if (bytes >= kLarge) advise_huge_pages(out.mutable_data_ptr(), bytes);
   return out;
