@@ -9,6 +9,7 @@ from torch import Tensor
 
 from convfirst_ext import ops
 from convfirst_ext.ops.checks import check_window, transposed_output_size
+from convfirst_ext.ops.layout import restore_layout, to_channels_last
 
 
 class ConvTranspose2d(torch.nn.ConvTranspose2d):
@@ -48,22 +49,21 @@ class ConvTranspose2d(torch.nn.ConvTranspose2d):
         )
         packed = self._packed(input)
         if packed is None:
-            padding = self.padding
             return ops.conv_transpose2d(
                 input,
                 self.weight,
                 self.bias,
                 self.stride,
-                padding,  # type: ignore[arg-type]
+                self.padding,  # type: ignore[arg-type]
                 extra,
                 self.groups,
                 self.dilation,
             )
         window = check_window(self.stride, self.padding, self.dilation)
         transposed_output_size(input, self.kernel_size, window, extra)
-        dense = input.contiguous(memory_format=torch.channels_last)
+        dense = to_channels_last(input)
         output = ops.packed.conv_transpose2d(dense, *packed, *window, extra, self.groups, self.out_channels)  # type: ignore[arg-type]
-        return ops.layout.restore_layout(output, input, self.weight)
+        return restore_layout(output, input, self.weight)
 
     def _packed(self, input: Tensor) -> tuple[Tensor, Tensor] | None:
         """Weight and bias packed once, while they stay the same tensors unchanged and nobody wants a gradient."""

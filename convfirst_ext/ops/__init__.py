@@ -1,6 +1,6 @@
 """Operators as functions, with the argument names, defaults and dtypes of ``torch.nn.functional``."""
 
-from convfirst_ext.ops import chain, gradients, layout, packed, selection
+from convfirst_ext.ops import chain, packed, selection
 from convfirst_ext.ops.activation import ACTIVATIONS
 from convfirst_ext.ops.conv1d import conv1d, conv_transpose1d
 from convfirst_ext.ops.conv2d import conv2d
@@ -26,9 +26,7 @@ __all__ = [
     "dense_conv2d",
     "depthwise_conv2d",
     "depthwise_separable",
-    "gradients",
     "grouped_conv2d",
-    "layout",
     "mbconv",
     "packed",
     "pointwise_conv2d",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convfirst_ext.ops.activation import ACTIVATIONS
-from convfirst_ext.ops.packed import KERNELS
+from convfirst_ext.ops.packed import KERNELS, LANES
 
 _raw = torch.ops.convfirst
 _chain = _raw.chain_packed.default
@@ -21,8 +21,6 @@ _profile_chain = _raw.profile_chain_packed.default
 CONVOLUTION, FUSED_BLOCK, GLOBAL_POOL, LAYER_NORM, CONVNEXT_BLOCK = range(5)
 # Larger layers do not become part of a chain.
 MOST_CHANNELS, MOST_EXTENT = 1 << 20, 1 << 10
-# Channels in a block of a packed weight.
-LANES = 16
 # fp16: products that are added before their sum is added in fp32 (csrc/cpu/microkernels/api.h), and the largest number.
 MOST_HALF_PRODUCTS, MOST_HALF = 96, 65504.0
 

@@ -156,20 +156,50 @@ def output_size(input: Tensor, kernel: Sequence[int], window: Window) -> tuple[i
     return sizes[0], sizes[1]
 
 
+def check_transposed(
+    input: Tensor,
+    weight: Tensor,
+    bias: object,
+    stride: object,
+    padding: object,
+    output_padding: object,
+    groups: object,
+    dilation: object,
+) -> tuple[Window, tuple[int, int], int]:
+    """Window, output padding and groups of a transposed convolution whose arguments fit each other."""
+    window = check_window(stride, padding, dilation)
+    extra = check_output_padding(output_padding, window)
+    count = check_transposed_groups(groups, input.shape[1], weight)
+    check_bias(bias, weight.shape[1] * count, input)
+    transposed_output_size(input, weight.shape[2:], window, extra)
+    return window, extra, count
+
+
+def transposed_size(
+    input: Tensor, kernel: Sequence[int], window: Window, output_padding: Sequence[int]
+) -> tuple[int, int]:
+    """Height and width of a transposed convolution's output; negative where padding cuts off more than there is."""
+    left, right, top, bottom = window.padding
+    height, width = (
+        (input.shape[2 + axis] - 1) * window.stride[axis]
+        - cut
+        + window.dilation[axis] * (kernel[axis] - 1)
+        + 1
+        + output_padding[axis]
+        for axis, cut in ((0, top + bottom), (1, left + right))
+    )
+    return height, width
+
+
 def transposed_output_size(
     input: Tensor, kernel: Sequence[int], window: Window, output_padding: Sequence[int]
 ) -> tuple[int, int]:
-    """Height and width of a transposed convolution's output, or ValueError where padding leaves less than none."""
-    left, right, top, bottom = window.padding
-    sizes = []
-    for axis, cut in ((0, top + bottom), (1, left + right)):
-        span = window.dilation[axis] * (kernel[axis] - 1) + 1
-        size = (input.shape[2 + axis] - 1) * window.stride[axis] - cut + span + output_padding[axis]
-        if size < 0:
-            name = "height" if axis == 0 else "width"
-            raise ValueError(f"padding must leave an output of no negative size, but leaves a {name} of {size}.")
-        sizes.append(size)
-    return sizes[0], sizes[1]
+    """``transposed_size``, or ValueError where that is negative."""
+    size = transposed_size(input, kernel, window, output_padding)
+    for name, pixels in zip(("height", "width"), size, strict=True):
+        if pixels < 0:
+            raise ValueError(f"padding must leave an output of no negative size, but leaves a {name} of {pixels}.")
+    return size
 
 
 def _as_int(value: object) -> int | None:

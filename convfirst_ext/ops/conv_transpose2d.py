@@ -9,13 +9,9 @@ from convfirst_ext.ops import split_conv_transpose2d as split
 from convfirst_ext.ops.autocast import autocast
 from convfirst_ext.ops.checks import (
     IntOrPair,
-    check_bias,
-    check_output_padding,
     check_same_kind,
     check_tensor,
-    check_transposed_groups,
-    check_window,
-    transposed_output_size,
+    check_transposed,
 )
 from convfirst_ext.ops.selection import choose_transposed_kernel
 
@@ -58,11 +54,9 @@ def conv_transpose2d(
     check_same_kind(weight, "weight", input)
     if 0 in weight.shape:
         raise ValueError(f"weight must have no empty dimension, but has shape {tuple(weight.shape)}.")
-    window = check_window(stride, padding, dilation)
-    extra = check_output_padding(output_padding, window)
-    group_count = check_transposed_groups(groups, input.shape[1], weight)
-    check_bias(bias, weight.shape[1] * group_count, input)
-    transposed_output_size(input, weight.shape[2:], window, extra)
+    window, extra, group_count = check_transposed(
+        input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
     choice = choose_transposed_kernel(
         weight.shape, groups=group_count, dtype=input.dtype, device_type=input.device.type
     )

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from convfirst_ext.ops import strided_weight_grad as strided
 from convfirst_ext.ops.layout import to_channels_last
+from convfirst_ext.ops.packed import LANES
 
-LANES = 16
 # The smallest depthwise kernel whose weight gradient torch leaves to a generic loop.
 LARGE_DEPTHWISE = 4
 _raw = torch.ops.convfirst

@@ -14,13 +14,10 @@ from convfirst_ext.ops.autocast import autocast
 from convfirst_ext.ops.checks import (
     IntOrPair,
     Window,
-    check_bias,
     check_input,
     check_kernel,
-    check_output_padding,
-    check_transposed_groups,
-    check_window,
-    transposed_output_size,
+    check_transposed,
+    transposed_size,
 )
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
 from convfirst_ext.ops.registration import empty_channels_last
@@ -65,17 +62,15 @@ def split_conv_transpose2d(
     input, weight, bias = autocast(input, weight, bias)
     check_input(input)
     check_kernel(weight, input)
-    window = check_window(stride, padding, dilation)
-    extra = check_output_padding(output_padding, window)
-    group_count = check_transposed_groups(groups, input.shape[1], weight)
+    window, extra, group_count = check_transposed(
+        input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
     group_out = weight.shape[1]
     if group_count not in (1, input.shape[1]) and group_out % packed.LANES:
         raise ValueError(
             f"groups must be 1, the {input.shape[1]} input channels or leave a multiple of 16 output channels a group, "
             f"but leaves {group_out}."
         )
-    check_bias(bias, group_out * group_count, input)
-    transposed_output_size(input, weight.shape[2:], window, extra)
     return run_checked(input, weight, bias, window, extra, group_count)
 
 
@@ -100,22 +95,6 @@ def run_checked(
     return restore_layout(output, input, weight)
 
 
-def _size(
-    input: Tensor, kernel: Sequence[int], window: tuple[Any, Any, Any], output_padding: Sequence[int]
-) -> tuple[int, int]:
-    stride, (left, right, top, bottom), dilation = window
-    cut = (top + bottom, left + right)
-    height, width = (
-        (input.shape[2 + axis] - 1) * stride[axis]
-        - cut[axis]
-        + dilation[axis] * (kernel[axis] - 1)
-        + 1
-        + output_padding[axis]
-        for axis in (0, 1)
-    )
-    return height, width
-
-
 def _fake(
     input: Tensor,
     weight: Tensor,
@@ -126,7 +105,7 @@ def _fake(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    size = _size(input, weight.shape[2:], (stride, padding, dilation), output_padding)
+    size = transposed_size(input, weight.shape[2:], Window(stride, padding, dilation), output_padding)  # type: ignore[arg-type]
     return empty_channels_last(input, weight.shape[1] * groups, size)
 
 
@@ -142,7 +121,7 @@ def _fake_packed(
     out_channels: int,
     activation: str,
 ) -> Tensor:
-    size = _size(input, weight.shape[1:3], (stride, padding, dilation), output_padding)
+    size = transposed_size(input, weight.shape[1:3], Window(stride, padding, dilation), output_padding)  # type: ignore[arg-type]
     return empty_channels_last(input, out_channels, size)
 
 

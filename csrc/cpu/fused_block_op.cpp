@@ -1,7 +1,6 @@
 // Turns packed tensors into a FusedBlock after checking that every one has the size its role asks for.
 #include "fused_block_op.h"
 
-#include "parallel.h"
 #include "spatial_run.h"
 
 namespace convfirst {

@@ -37,7 +37,7 @@ class SkippingScatter {
 
   void run() const {
     // [element and channel / 16][k][16], out of [1][kh][kw][k][16].
-    float* weights = call_scratch((padded_ + 1) * conv_.in.c + kLanes);
+    float* weights = call_scratch(padded_ * conv_.in.c + kLanes);
     float* zeros = weights + padded_ * conv_.in.c;
     std::memset(weights, 0, static_cast<size_t>(padded_ * conv_.in.c + kLanes) * sizeof(float));
     for (int64_t p = 0; p < products_; ++p) {

@@ -3,6 +3,7 @@
 #include "convolution_op.h"
 #include "parallel.h"
 #include "skipping_conv.h"
+#include "spatial_run.h"
 
 namespace convfirst {
 namespace {
@@ -26,7 +27,8 @@ SkippingConv describe(const ImageView& in, const TransposedShape& weight, const 
       groups == 1 || groups == in.c || weight.group_out % kLanes == 0,
       "groups must be 1, the input channels, or leave a multiple of 16 output channels a group, but leaves ",
       weight.group_out, ".");
-  STD_TORCH_CHECK(groups != in.c || groups == 1 || w.kernel_h <= 128, "weight must have at most 128 rows.");
+  STD_TORCH_CHECK(groups != in.c || groups == 1 || w.kernel_h <= kMaxKernelRows, "weight must have at most ",
+                  kMaxKernelRows, " rows.");
   SkippingConv conv{};
   conv.in = in, conv.groups = groups, conv.out_c = weight.group_out * groups;
   conv.kernel_h = w.kernel_h, conv.kernel_w = w.kernel_w;
