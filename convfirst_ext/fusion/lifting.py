@@ -15,6 +15,8 @@ from torch import Tensor, fx, nn
 from convfirst_ext.fusion import hazards, recognition, stand_ins
 from convfirst_ext.fusion.folding import module_of, only_user
 from convfirst_ext.fusion.lifting_convnext import lift_convnext
+from convfirst_ext.nn import SqueezeExcite
+from convfirst_ext.nn.activation import ACTIVATION_MODULES
 from convfirst_ext.ops.checks import DTYPES
 
 _PRODUCTS = (operator.mul, operator.imul, torch.mul)
@@ -245,8 +247,8 @@ def _lift_squeeze_excite(graph_module: fx.GraphModule, node: fx.Node) -> None:
     is_product = product.target in _PRODUCTS or (product.op == "call_method" and product.target in ("mul", "mul_"))
     if None in names or not is_product or product.kwargs or set(product.args) != {image, gate_node}:
         return
-    activation, gate = (stand_ins.ACTIVATION_MODULES[str(name)]() for name in names)
-    module = stand_ins.SqueezeExcite(reduce, activation, expand, gate).eval()
+    activation, gate = (ACTIVATION_MODULES[str(name)]() for name in names)
+    module = SqueezeExcite(reduce, activation, expand, gate).eval()
     if recognition.squeeze_excite_of(module) is None:
         return
     name = _module_name(graph_module, node)
@@ -265,7 +267,7 @@ def _activation_of(node: fx.Node) -> str | None:
         name = recognition.activation_of_call(node.target, node.args, node.kwargs)
     elif node.op == "call_method":
         name = recognition.activation_of_method(str(node.target), node.args)
-    return name if name in stand_ins.ACTIVATION_MODULES else None
+    return name if name in ACTIVATION_MODULES else None
 
 
 def _is_spatial_mean(node: fx.Node) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from convfirst_ext.fusion import recognition, stand_ins
 from convfirst_ext.fusion.convnext import convnext_parts
 from convfirst_ext.fusion.folding import activation_at, module_of, only_user
+from convfirst_ext.nn.activation import activation_module
 
 _TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _PRODUCTS = (operator.mul, operator.imul, torch.mul)
@@ -101,7 +102,7 @@ def _layer_of(graph_module: fx.GraphModule, node: fx.Node, place: int, channels_
     """The node's layer if it belongs at this place: layer norm, linear layer, activation, linear layer."""
     if place == 2:
         name = activation_at(graph_module, node)
-        return None if name is None else stand_ins.activation_module(name)
+        return None if name is None else activation_module(name)
     module = module_of(graph_module, node)
     if place == 0:
         return module if type(module) is nn.LayerNorm and channels_last else None

@@ -17,26 +17,6 @@ class PaddedConv2d(nn.Conv2d):
         return super().forward(F.pad(input, self.sides))
 
 
-class SqueezeExcite(nn.Module):
-    """``x * gate(expand(activation(reduce(mean(x)))))``, under the attribute names of timm's module.
-
-    Args:
-        conv_reduce: 1x1 convolution from C to the bottleneck.
-        act1: a recognised activation.
-        conv_expand: 1x1 convolution back to C.
-        gate: a recognised activation.
-    """
-
-    def __init__(self, conv_reduce: nn.Conv2d, act1: nn.Module, conv_expand: nn.Conv2d, gate: nn.Module) -> None:
-        super().__init__()
-        self.conv_reduce, self.act1, self.conv_expand, self.gate = conv_reduce, act1, conv_expand, gate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        squeezed = self.act1(self.conv_reduce(x.mean((2, 3), keepdim=True)))
-        return x * self.gate(self.conv_expand(squeezed))
-
-
 class LayerNorm2d(nn.LayerNorm):
     """Layer norm over dimension 1, under the name that timm's and torchvision's modules have.
 
@@ -95,23 +75,6 @@ class ConvNeXtBlock(nn.Module):
         """(N, C, H, W) to the same shape."""
         products = self.mlp(self.norm(self.conv_dw(x).permute(0, 2, 3, 1)))
         return x + (products if self.gamma is None else products * self.gamma).permute(0, 3, 1, 2)
-
-
-ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "silu": nn.SiLU,
-    "hardswish": nn.Hardswish,
-    "sigmoid": nn.Sigmoid,
-    "hardsigmoid": nn.Hardsigmoid,
-}
-
-
-def activation_module(name: str) -> nn.Module | None:
-    """A module that computes an activation of ``ops.ACTIVATIONS``, or None."""
-    if name in ("gelu", "gelu_tanh"):
-        return nn.GELU(approximate="tanh" if name == "gelu_tanh" else "none")
-    return ACTIVATION_MODULES[name]() if name in ACTIVATION_MODULES else None
 
 
 def frozen(tensor: Tensor | None) -> nn.Parameter | None:
