@@ -13,6 +13,9 @@
 #define SE_ARGUMENTS                                                                                     \
   "Tensor? se_reduce_weight, Tensor? se_reduce_bias, Tensor? se_expand_weight, Tensor? se_expand_bias, " \
   "int se_channels, str se_activation, str se_gate"
+#define NORM_ARGUMENTS                                                                                                \
+  "Tensor? scale, Tensor? shift, Tensor? gate, str activation, Tensor weight, int[2] stride, int[4] padding, int[2] " \
+  "dilation, int groups"
 
 STABLE_TORCH_LIBRARY(convfirst, m) {
   m.def("pack_weight(Tensor weight) -> Tensor");
@@ -47,6 +50,22 @@ STABLE_TORCH_LIBRARY(convfirst, m) {
       "strided_weight_grad(Tensor input, Tensor grad, int[2] kernel_size, int[2] stride, int[4] padding, int[2] "
       "dilation, "
       "int groups) -> Tensor");
+  m.def("channel_moments(Tensor input) -> (Tensor, Tensor)");
+  m.def("normed_activation(Tensor input, Tensor scale, Tensor shift, str activation, Tensor? residual) -> Tensor");
+  m.def("normed_activation_mean(Tensor input, Tensor scale, Tensor shift, str activation) -> Tensor");
+  m.def(
+      "normed_activation_backward(Tensor grad, Tensor input, Tensor scale, Tensor shift, Tensor mean, str activation, "
+      "Tensor? gate, Tensor? offset, bool keeps) -> (Tensor, Tensor)");
+  m.def(
+      "normed_activation_input_grad(Tensor grad, Tensor input, Tensor scale, Tensor shift, str activation, Tensor "
+      "factors) -> Tensor");
+  m.def("normed_conv2d(Tensor input, " NORM_ARGUMENTS ") -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "normed_conv2d_backward(Tensor grad, Tensor? output, Tensor? factors, Tensor input, Tensor? scale, Tensor? "
+      "shift, "
+      "Tensor? mean, Tensor? gate, str activation, Tensor weight, int[2] stride, int[4] padding, int[2] dilation, int "
+      "groups, bool needs_input) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("release_kept_memory() -> int");
   m.def("multiplies_half() -> bool");
   m.def("chain_packed(Tensor input, Tensor weights, str program, bool flat) -> Tensor");
   m.def("profile_chain_packed(Tensor input, Tensor weights, str program, bool flat) -> (Tensor, Tensor)");

@@ -113,6 +113,35 @@ def _split_packed(weight: tuple[int, ...], groups: int) -> list[tuple[Any, ...]]
     return [(_image(weight[0], dtype), packed_weight, *rest) for dtype in DTYPES]
 
 
+def _floats(*shape: int) -> Tensor:
+    return torch.rand(shape) + 0.5
+
+
+def _normed_convs() -> list[tuple[Any, ...]]:
+    norm = (_floats(16), _floats(16))
+    depthwise, grouped = _weight(16, 1, 3, 3), _weight(16, 8, 3, 3)
+    return [
+        (_image(16), *norm, _floats(2, 16), "silu", _weight(20, 16, 1, 1), *_window(1), 1),
+        (_image(16), None, None, None, "identity", depthwise, [2, 2], [1, 0, 1, 1], [1, 1], 16),
+        (_image(16), *norm, None, "relu", grouped, *_window(3), 2),
+    ]
+
+
+def _normed_gradients() -> list[tuple[Any, ...]]:
+    cases: list[tuple[Any, ...]] = []
+    for image, scale, shift, gate, activation, weight, *window in _normed_convs():
+        output = torch.ops.convfirst.normed_conv2d(image, scale, shift, gate, activation, weight, *window)[0]
+        mean = None if scale is None else _floats(16)
+        rest = (image, scale, shift, mean, gate, activation, weight, *window)
+        cases.append((output, output, _floats(3, weight.shape[0]), *rest, True))
+        cases.append((output, None, None, *rest, False))
+    return cases
+
+
+def _normed(*rest: Any) -> tuple[Any, ...]:
+    return (_image(6), _floats(6), _floats(6), *rest)
+
+
 ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "chain_packed": _chains(),
     "profile_chain_packed": _chains(),
@@ -132,6 +161,16 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (_image(c).requires_grad_(), _image(o, size=3).requires_grad_(), [3, 3], [2, 2], [1, 1, 1, 1], [1, 1], g)
         for c, o, g in ((5, 20, 1), (17, 17, 17), (6, 4, 2))
     ],
+    "channel_moments": [(_image(17),)],
+    "normed_activation": [_normed("silu", None), _normed("relu", _image(6))],
+    "normed_activation_mean": [_normed("silu")],
+    "normed_activation_backward": [
+        (_image(6), *_normed(_floats(6), "silu", None, None, True)),
+        (_image(6), *_normed(_floats(6), "relu", _floats(2, 6), _floats(2, 6), False)),
+    ],
+    "normed_activation_input_grad": [(_image(6), *_normed("gelu", _floats(3, 6)))],
+    "normed_conv2d": _normed_convs(),
+    "normed_conv2d_backward": _normed_gradients(),
     "pack_transposed_weight": [(_weight(6, 17, 3, 3, dtype=dtype), groups) for dtype in DTYPES for groups in (1, 3)],
     "dense_conv2d_packed": _packed((20, 3, 3, 3), 3, 1),
     "depthwise_separable_packed": _separable_packed(),

@@ -34,7 +34,11 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/analysis/", {"analysis", "_native"}),
     ("convfirst_ext/bench/", {"torch", "timm", "bench", "", "_native"}),
     ("convfirst_ext/testing/", {"torch", "ops", "testing"}),
-    ("models/", {"torch", "timm", "nn", "models"}),
+    ("convfirst_ext/models/", {"torch", "timm", "nn", "models"}),
+    (
+        "convfirst_ext/training/",
+        {"torch", "timm", "torchvision", "training", "models", "nn", "fusion"},
+    ),
 ]
 
 
@@ -155,7 +159,7 @@ def room_of(path: Path) -> set[str] | None:
     return next((allowed for prefix, allowed in ROOMS if relative(path).startswith(prefix)), None)
 
 
-@pytest.mark.parametrize("path", files(PACKAGE, ".py") + files("models", ".py"), ids=relative)
+@pytest.mark.parametrize("path", files(PACKAGE, ".py"), ids=relative)
 def test_imports_follow_the_rooms(path: Path) -> None:
     allowed = room_of(path)
     assert allowed is not None, f"{relative(path)} lies in no room that tests/test_rooms.py knows"
@@ -171,7 +175,7 @@ def test_imports_follow_the_rooms(path: Path) -> None:
             assert parts[0] in allowed, f"imports {name}"
 
 
-@pytest.mark.parametrize("path", files(PACKAGE, ".py") + files("models", ".py"), ids=relative)
+@pytest.mark.parametrize("path", files(PACKAGE, ".py"), ids=relative)
 def test_raw_operators_are_called_in_ops_only(path: Path) -> None:
     if relative(path).startswith(f"{PACKAGE}/ops/"):
         return
@@ -204,12 +208,14 @@ def test_users_of_the_package_need_no_private_name(path: Path) -> None:
 # Operators
 
 
+# Operators that prepare weights or memory for the others.
+PARTS_OF_OTHERS = ("empty_weights", "multiplies_half", "pack_transposed_weight", "pack_weight", "release_kept_memory")
+
+
 def operators() -> list[str]:
     schemas = re.findall(r'\bm\.def\(\s*"(\w+)\(', (ROOT / "csrc/ops.cpp").read_text())
-    return sorted(
-        {name.removesuffix("_packed").removeprefix("profile_") for name in schemas}
-        - {"empty_weights", "multiplies_half", "pack_transposed_weight", "pack_weight"}
-    )
+    names = {re.sub(r"^profile_|(_packed|_backward|_input_grad|_mean)$", "", name) for name in schemas}
+    return sorted(names - set(PARTS_OF_OTHERS))
 
 
 @pytest.mark.parametrize("op", operators())
@@ -229,7 +235,7 @@ def test_every_schema_is_in_the_table_of_contents() -> None:
 
 
 LIMITS = {".cu": 450, ".cuh": 450}
-TREES = ("csrc", PACKAGE, "models", "tests", "benchmarks", "examples")
+TREES = ("csrc", PACKAGE, "tests", "benchmarks", "examples")
 
 
 @pytest.mark.parametrize("path", [path for tree in TREES for path in files(tree, *CXX, ".py")], ids=relative)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from convfirst_ext.fusion import recognition
+from convfirst_ext.fusion.trained_blocks import train_fused
 from convfirst_ext.nn import Conv2d, ConvTranspose2d
 
 
@@ -29,6 +30,7 @@ def patch(model: nn.Module) -> nn.Module:
         if Conv2d.matches(module) and recognition.choose_for(module).kernel is not None:  # type: ignore[arg-type]
             Conv2d.from_torch(module)  # type: ignore[arg-type]
     swap_transposed(model)
+    train_fused(model)
     return model
 
 

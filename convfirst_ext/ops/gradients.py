@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from convfirst_ext.ops import strided_weight_grad as strided
+from convfirst_ext.ops.channel_moments import channel_moments
 from convfirst_ext.ops.layout import to_channels_last
+from convfirst_ext.ops.normed_window import has_kernel as normed_has_kernel
 from convfirst_ext.ops.packed import LANES
 
 # The smallest depthwise kernel whose weight gradient torch leaves to a generic loop.
@@ -16,6 +19,43 @@ LARGE_DEPTHWISE = 4
 _raw = torch.ops.convfirst
 
 Sides = Sequence[int]
+
+
+def has_both(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+    groups: int,
+) -> bool:
+    """Whether ``both`` takes a convolution: pointwise, depthwise or of group width 8, in float32, once differentiable.
+
+    Under ``create_graph`` torch's own gradients, which can be differentiated again, must do.
+    """
+    plain = all(t.dtype == torch.float32 and t.device.type == "cpu" and t.numel() > 0 for t in (grad, input, weight))
+    if not plain or torch.is_grad_enabled():
+        return False
+    return normed_has_kernel(weight, stride, padding, dilation, groups)
+
+
+def both(
+    grad: Tensor, input: Tensor, weight: Tensor, window: tuple[Any, ...], wants_input: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients of a convolution's input (None where unwanted) and weight, in one pass over grad and input.
+
+    ``window`` is stride, padding, dilation and groups.
+    """
+    values = (to_channels_last(grad), None, None, to_channels_last(input), None, None, None, None)
+    of_input, of_weight, _, _ = _raw.normed_conv2d_backward.default(*values, "identity", weight, *window, wants_input)
+    return of_input if wants_input else None, of_weight
+
+
+def bias_gradient(grad: Tensor) -> Tensor:
+    """The sum of every channel of an (N, C, H, W) float32 tensor."""
+    mean, _ = channel_moments(grad)
+    return mean * (grad.numel() // grad.shape[1])
 
 
 def pays_for_input(weight: Tensor, dilation: Sequence[int], groups: int) -> bool:

@@ -15,9 +15,10 @@ LANES = 16
 CONVOLUTIONS = ("depthwise_conv2d", "grouped_conv2d", "pointwise_conv2d", "dense_conv2d", "trimmed_conv2d")
 
 
-def _output_size(
+def output_size(
     input: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, int]:
+    """Height and width of a convolution's output; padding is left, right, top, bottom."""
     left, right, top, bottom = padding
     height = (input.shape[2] + top + bottom - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     width = (input.shape[3] + left + right - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
@@ -40,7 +41,7 @@ def _fake_plain(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    size = _output_size(input, weight.shape[2:], stride, padding, dilation)
+    size = output_size(input, weight.shape[2:], stride, padding, dilation)
     return empty_channels_last(input, weight.shape[0], size)
 
 
@@ -56,7 +57,7 @@ def _fake_packed(
     out_channels: int,
     activation: str,
 ) -> Tensor:
-    return empty_channels_last(input, out_channels, _output_size(input, weight.shape[1:3], stride, padding, dilation))
+    return empty_channels_last(input, out_channels, output_size(input, weight.shape[1:3], stride, padding, dilation))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -67,21 +68,28 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The zero-skipping gradients where they pay, torch's own otherwise."""
+    """Our own gradients where they pay, torch's otherwise."""
     input, weight = ctx.saved_tensors
     window = ctx.window
-    of_input = of_weight = None
-    if ctx.needs_input_grad[0] and gradients.pays_for_input(weight, *window[2:]):
+    wants_input, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+    of_input: Tensor | None = None
+    of_weight: Tensor | None = None
+    of_bias: Tensor | None = None
+    if wants_weight and gradients.has_both(grad, input, weight, *window):
+        of_input, of_weight = gradients.both(grad, input, weight, window, wants_input)
+        of_bias = gradients.bias_gradient(grad) if wants_bias else None
+        return of_input, of_weight, of_bias, None, None, None, None
+    if wants_input and gradients.pays_for_input(weight, *window[2:]):
         of_input = gradients.input_gradient(grad, weight, input.shape[2:], *window)
-    if ctx.needs_input_grad[1] and gradients.pays_for_weight(weight, window[0], *window[2:]):
+    if wants_weight and gradients.pays_for_weight(weight, window[0], *window[2:]):
         of_weight = gradients.weight_gradient(input, grad, weight.shape[2:], *window)
-    wanted = [of_input is None, of_weight is None, True]
-    wanted = [want and needed for want, needed in zip(wanted, ctx.needs_input_grad[:3], strict=True)]
-    rest = _torch_backward(grad, input, weight, ctx.bias_sizes, window, wanted)
-    return rest[0] if of_input is None else of_input, rest[1] if of_weight is None else of_weight, rest[2], *[None] * 4
+    wanted = [wants_input and of_input is None, wants_weight and of_weight is None, wants_bias]
+    rest = torch_backward(grad, input, weight, ctx.bias_sizes, window, wanted)
+    of_input = rest[0] if of_input is None else of_input
+    return of_input, rest[1] if of_weight is None else of_weight, rest[2], None, None, None, None
 
 
-def _torch_backward(
+def torch_backward(
     grad: Tensor,
     input: Tensor,
     weight: Tensor,
@@ -125,7 +133,7 @@ def _fake_depthwise_separable(
     output_activation: str,
 ) -> Tensor:
     return empty_channels_last(
-        input, out_channels, _output_size(input, conv_weight.shape[1:3], stride, padding, dilation)
+        input, out_channels, output_size(input, conv_weight.shape[1:3], stride, padding, dilation)
     )
 
 
@@ -147,7 +155,7 @@ def _fake_mbconv(
     *rest: Any,
 ) -> Tensor:
     return empty_channels_last(
-        input, out_channels, _output_size(input, conv_weight.shape[1:3], stride, padding, dilation)
+        input, out_channels, output_size(input, conv_weight.shape[1:3], stride, padding, dilation)
     )
 
 

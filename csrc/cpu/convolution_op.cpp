@@ -1,6 +1,7 @@
 // Checks the arguments of a single convolution, allocates its output and runs it.
 #include "convolution_op.h"
 
+#include "kept_memory.h"
 #include "parallel.h"
 #include "spatial_run.h"
 
@@ -59,7 +60,9 @@ Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor&
   float* packed = weight_scratch(weight_shape(weight).packed_floats());
   pack_weight_into(weight, packed);
   const std::vector<float> whole_bias = padded_bias(bias, conv.out_c);
-  Tensor out = allocate(input, conv);
+  // Training frees and takes the same memory again, step by step.
+  Tensor out = conv.in.storage == Storage::kFloat32 ? empty_kept(conv.in.n, conv.out_c, conv.out_h, conv.out_w)
+                                                    : allocate(input, conv);
   conv.weights = packed, conv.bias = whole_bias.data(), conv.out = out.mutable_data_ptr();
   if (out.numel() > 0) conv.run(conv);
   return out;

@@ -20,7 +20,8 @@ CONVFIRST_INLINE Vec exponential_of_minus(Vec x) {
 
 CONVFIRST_INLINE Vec sigmoid(Vec x) { return Vec::reciprocal(Vec::set1(1.0f) + exponential_of_minus(x)); }
 
-CONVFIRST_INLINE Vec less_remainder(Vec x, const CubicTable& table) {
+// The remainder at |x|.
+CONVFIRST_INLINE Vec remainder_of(Vec x, const CubicTable& table) {
   const Vec rounder = Vec::set1(kRounder), scale = Vec::set1(table.scale);
   const Vec magnitude = Vec::at_most(Vec::set1(table.limit), Vec::abs(x));
   const Vec sum = Vec::fma(magnitude, scale, rounder);
@@ -28,8 +29,11 @@ CONVFIRST_INLINE Vec less_remainder(Vec x, const CubicTable& table) {
   Vec p = Vec::look_up(table.coefficients[3], sum);
   p = Vec::fma(p, f, Vec::look_up(table.coefficients[2], sum));
   p = Vec::fma(p, f, Vec::look_up(table.coefficients[1], sum));
-  p = Vec::fma(p, f, Vec::look_up(table.coefficients[0], sum));
-  return Vec::at_least(Vec::zero(), x) - p;
+  return Vec::fma(p, f, Vec::look_up(table.coefficients[0], sum));
+}
+
+CONVFIRST_INLINE Vec less_remainder(Vec x, const CubicTable& table) {
+  return Vec::at_least(Vec::zero(), x) - remainder_of(x, table);
 }
 
 CONVFIRST_INLINE Vec bounded_ramp(Vec x) {  // hardsigmoid: clamp(x / 6 + 1 / 2, 0, 1)

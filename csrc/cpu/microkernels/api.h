@@ -172,6 +172,29 @@ using ScaleKernel = void (*)(E* values, int64_t pixels, const E* scale);
 template <class E>
 using RescaleKernel = void (*)(const E* in, int64_t rows, const E* factors, E* out);
 
+// Channels that lie side by side where a tensor is stored in panels, [panel][pixel][channel]: pixels are then close
+// enough that a product of many channels does not displace them from the L1 cache.
+constexpr int kPanel = 2 * kLanes;
+
+// Passes of batch norm in training (norm.inl says which reads what) over pixels of any channels.
+template <class E>
+struct NormArgs {
+  const E* x;
+  int64_t x_stride;
+  const E* other;  // a gradient, or a residual; nullptr: none
+  int64_t other_stride;
+  E* out;
+  int64_t out_stride;
+  int64_t out_panel;  // elements between panels of out, whose last block is then filled up; 0: no panels
+  int64_t pixels, channels;
+  const E *scale, *shift, *gate, *offset, *mean;  // one a channel; nullptr: no gate, no offset
+  float* sums;                                    // added to; the second of two rows lies sums_stride behind
+  int64_t sums_stride;
+  Activation activation;  // neither sigmoid nor hardsigmoid where its slope is wanted
+};
+template <class E>
+using NormKernel = void (*)(const NormArgs<E>&);
+
 constexpr int kTileWidths[] = {14, 8, 7, 4, 2, 1};
 constexpr int kTileWidthCount = 6;
 
@@ -206,6 +229,7 @@ struct Kernels {
   GemmKernel<E> gemm_narrow[kMaxGemmRows];               // one block of at most half its channels
   OuterKernel<E> outer[kMaxOuterBlocks][kMaxOuterRows];  // fp32 only
   OuterKernel<E> inner;                                  // fp32 only: kRows = 0
+  OuterKernel<E> inner8;                                 // fp32 only: lanes by the eight lanes of their group
   SpatialFamily<E> depthwise;
   SpatialFamily<E> grouped8;
   GatherKernel<E> gather[kStorageCount];
@@ -216,6 +240,7 @@ struct Kernels {
   ScaleKernel<E> scale;
   RescaleKernel<E> rescale;
   NormalizeKernel<E> normalize;
+  NormKernel<E> apply_norm, combine, activation_grad, gate_grad, moments;  // fp32 only
 };
 
 // Where products in fp16 come from: the portable kernels, fp32 instructions that round every result, or the CPU.

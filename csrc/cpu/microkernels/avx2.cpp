@@ -18,6 +18,7 @@ namespace avx2 {
 #include "spatial.inl"
 #include "activation.inl"
 #include "passes.inl"
+#include "norm.inl"
 #include "table.inl"
 // clang-format on
 }  // namespace avx2

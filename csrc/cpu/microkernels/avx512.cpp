@@ -19,6 +19,7 @@ namespace avx512 {
 #include "spatial.inl"
 #include "activation.inl"
 #include "passes.inl"
+#include "norm.inl"
 #include "table.inl"
 // clang-format on
 }  // namespace avx512

@@ -23,7 +23,8 @@ enum class Family {
   kDepthwiseAny,
   kGrouped8Any,
   kStorage,
-  kPlain
+  kPlain,
+  kNorm
 };
 
 struct Entry {
@@ -45,11 +46,20 @@ constexpr Pass pass_named(const char* name) {
   }
 }
 
+constexpr NormPass norm_pass_named(const char* name) {
+  switch (name[0]) {
+    case 'c': return NormPass::kCombine;
+    case 'g': return NormPass::kGateGrad;
+    case 'm': return NormPass::kMoments;
+    default: return name[1] == 'p' ? NormPass::kApply : NormPass::kActivationGrad;
+  }
+}
+
 const Entry kEntries[] = {
 #define GEMM(rows, blocks) {"gemm_" #rows "x" #blocks, Family::kGemm, rows, blocks, 0},
 #define GEMM_NARROW(rows) {"gemm_narrow_" #rows, Family::kGemmNarrow, rows, 1, 0},
 #define OUTER(rows, blocks) {"outer_" #rows "x" #blocks, Family::kOuter, rows, blocks, 0},
-#define INNER(name) {#name, Family::kInner, 0, 1, 0},
+#define INNER(name) {#name, Family::kInner, #name[5] == '8' ? 8 : 0, 1, 0},
 #define SPATIAL(family, kernel, stride, tile)                                                                   \
   {#family "_k" #kernel "s" #stride "_t" #tile, is_depthwise(#family) ? Family::kDepthwise : Family::kGrouped8, \
    kernel, stride, tile},
@@ -58,6 +68,7 @@ const Entry kEntries[] = {
 #define STORAGE(name, type) \
   {#name "_" #type, Family::kStorage, static_cast<int>(pass_named(#name)), static_cast<int>(StorageOf<type>::value), 0},
 #define PLAIN(name) {#name, Family::kPlain, static_cast<int>(pass_named(#name)), 0, 0},
+#define NORM(name) {#name, Family::kNorm, static_cast<int>(norm_pass_named(#name)), 0, 0},
 #include "kernels.inc"
 };
 constexpr int kEntryCount = sizeof(kEntries) / sizeof(kEntries[0]);
@@ -110,6 +121,7 @@ bool exists_in(int isa, const Entry& e) {
   if (e.family == Family::kGemmNarrow) return table->gemm_narrow[e.first - 1] != nullptr;
   if (e.family == Family::kOuter) return table->outer[e.second - 1][e.first - 1] != nullptr;
   if (e.family == Family::kInner) return table->inner != nullptr;
+  if (e.family == Family::kNorm) return table->moments != nullptr;
   if (e.family <= Family::kGrouped8Any) return spatial_kernel(*table, e) != nullptr;
   return e.family == Family::kPlain || table->widen[e.second] != nullptr;
 }
@@ -131,10 +143,12 @@ Trial trial_in(int isa, const Entry& e, uint64_t seed, bool timing) {
     case Family::kGemmNarrow:
       return gemm_trial<E>(table.gemm_narrow[e.first - 1], {e.first, 1, kNarrowLanesOf<E>}, random, timing);
     case Family::kOuter:
-      return outer_trial<E>(table.outer[e.second - 1][e.first - 1], e.first, e.second, random, timing);
-    case Family::kInner: return outer_trial<E>(table.inner, 0, 1, random, timing);
+      return outer_trial<E>(table.outer[e.second - 1][e.first - 1], {e.first, e.second, false}, random, timing);
+    case Family::kInner:
+      return outer_trial<E>(e.first ? table.inner8 : table.inner, {e.first, 1, true}, random, timing);
     case Family::kStorage:
       return storage_trial<E>(table, static_cast<Pass>(e.first), static_cast<Storage>(e.second), random, timing);
+    case Family::kNorm: return norm_trial<E>(table, static_cast<NormPass>(e.first), random, timing);
     case Family::kPlain: return plain_trial<E>(table, static_cast<Pass>(e.first), random, timing);
     default:
       return spatial_trial<E>(spatial_kernel(table, e), {e.first, e.second, e.third, grouped, any}, random, timing);

@@ -62,3 +62,32 @@ void inner(const OuterArgs<E>& o) {
   }
   (V::load(o.c) + ((acc[0] + acc[1]) + (acc[2] + acc[3]))).store(o.c);
 }
+
+template <class V, int... kInputs>
+CONVFIRST_INLINE void add_spread(V (&acc)[sizeof...(kInputs)], V left, V right) {
+  ((acc[kInputs] = V::fma(V::template spread_in_groups<kInputs>(left), right, acc[kInputs])), ...);
+}
+
+// c[i][n] += sum A[n / 8 * 8 + i] * B[n]: lanes by the eight lanes of their group.
+template <class E>
+void inner8(const OuterArgs<E>& o) {
+  using V = typename Simd<E>::Wide;
+  V acc[8];
+  CONVFIRST_UNROLL
+  for (int i = 0; i < 8; ++i) acc[i] = V::zero();
+  const bool whole = o.last_lanes == V::kWidth;
+  const auto at = [&](const E* p)
+                      CONVFIRST_ALWAYS_INLINE { return whole ? V::load(p) : V::load_partial(p, o.last_lanes); };
+  for (int64_t run = 0; run < o.run_count; ++run) {
+    const E* a = o.a + o.a_runs[run];
+    const E* b = o.b + o.b_runs[run];
+    for (int64_t p = 0; p < o.pixels; ++p, a += o.a_step, b += o.b_step) {
+      add_spread<V, 0, 1, 2, 3, 4, 5, 6, 7>(acc, at(a), at(b));
+    }
+  }
+  CONVFIRST_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    E* c = o.c + i * V::kWidth;
+    (V::load(c) + acc[i]).store(c);
+  }
+}

@@ -13,6 +13,7 @@ namespace portable {
 #include "spatial.inl"
 #include "activation.inl"
 #include "passes.inl"
+#include "norm.inl"
 #include "table.inl"
 // clang-format on
 }  // namespace portable

@@ -46,6 +46,8 @@ Kernels<E> make_kernels() {
 #define STORAGE(name, type) \
   if constexpr (kConverts<E, type>) t.name[static_cast<int>(StorageOf<type>::value)] = name<E, type>;
 #define PLAIN(name) t.name = name<E>;
+#define NORM(name) \
+  if constexpr (!kComputesInHalf<E>) t.name = name<E>;
 #include "kernels.inc"
   return t;
 }

@@ -96,14 +96,21 @@ Trial gemm_trial(GemmKernel<E> kernel, const GemmTrial& kind, Random& random, bo
 template <class E>
 Trial spatial_trial(SpatialKernel<E> kernel, const SpatialTrial& kind, Random& random, bool timing);
 
-// rows 0: lanes by lanes.
+struct OuterTrial {
+  int rows, blocks;
+  bool by_lanes;  // lanes meet lanes (no rows) or those of their group (as many as rows)
+};
 template <class E>
-Trial outer_trial(OuterKernel<E> kernel, int rows, int blocks, Random& random, bool timing);
+Trial outer_trial(OuterKernel<E> kernel, const OuterTrial& kind, Random& random, bool timing);
 
 enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize, kRescale };
 template <class E>
 Trial storage_trial(const Kernels<E>& table, Pass pass, Storage storage, Random& random, bool timing);
 template <class E>
 Trial plain_trial(const Kernels<E>& table, Pass pass, Random& random, bool timing);
+
+enum class NormPass { kApply, kCombine, kActivationGrad, kGateGrad, kMoments };
+template <class E>
+Trial norm_trial(const Kernels<E>& table, NormPass pass, Random& random, bool timing);
 
 }  // namespace convfirst

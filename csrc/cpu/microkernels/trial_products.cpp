@@ -103,10 +103,12 @@ Trial gemm_trial(GemmKernel<E> kernel, const GemmTrial& kind, Random& random, bo
 }
 
 template <class E>
-Trial outer_trial(OuterKernel<E> kernel, int rows, int blocks, Random& random, bool timing) {
+Trial outer_trial(OuterKernel<E> kernel, const OuterTrial& kind, Random& random, bool timing) {
+  const int rows = kind.rows, blocks = kind.blocks;
+  const bool by_lanes = kind.by_lanes;
   const int64_t lanes = kLanesOf<E>, runs = timing ? 4 : random.below(4), pixels = timing ? 56 : random.below(9);
   const int64_t last = timing ? lanes : 1 + random.below(kLanesOf<E>), channels = (blocks - 1) * lanes + last;
-  const int64_t left = rows ? rows : last, a_step = left + random.below(3), b_step = channels + random.below(3);
+  const int64_t left = by_lanes ? last : rows, a_step = left + random.below(3), b_step = channels + random.below(3);
   const auto a = std::make_shared<std::vector<E>>(random.elements<E>(runs * pixels * a_step + left));
   const auto b = std::make_shared<std::vector<E>>(random.elements<E>(runs * pixels * b_step + channels));
   const int64_t out = blocks * std::max(1, rows) * lanes;
@@ -126,8 +128,9 @@ Trial outer_trial(OuterKernel<E> kernel, int rows, int blocks, Random& random, b
     for (int64_t n = 0; n < channels; ++n) {
       for (int64_t i = 0; i < std::max(1, rows); ++i) {
         float& sum = expected[n / lanes * c_block + i * lanes + n % lanes];
-        for (int64_t p = 0; p < runs * pixels; ++p) {
-          sum += exact_float((*a)[p * a_step + (rows ? i : n)]) * exact_float((*b)[p * b_step + n]);
+        const int64_t row = !by_lanes ? i : rows ? n / rows * rows + i : n;
+        for (int64_t p = 0; p < runs * pixels && row < left; ++p) {
+          sum += exact_float((*a)[p * a_step + row]) * exact_float((*b)[p * b_step + n]);
         }
       }
     }
@@ -193,8 +196,8 @@ Trial spatial_trial(SpatialKernel<E> kernel, const SpatialTrial& kind, Random& r
 
 template Trial gemm_trial(GemmKernel<float>, const GemmTrial&, Random&, bool);
 template Trial gemm_trial(GemmKernel<Half>, const GemmTrial&, Random&, bool);
-template Trial outer_trial(OuterKernel<float>, int, int, Random&, bool);
-template Trial outer_trial(OuterKernel<Half>, int, int, Random&, bool);
+template Trial outer_trial(OuterKernel<float>, const OuterTrial&, Random&, bool);
+template Trial outer_trial(OuterKernel<Half>, const OuterTrial&, Random&, bool);
 template Trial spatial_trial(SpatialKernel<float>, const SpatialTrial&, Random&, bool);
 template Trial spatial_trial(SpatialKernel<Half>, const SpatialTrial&, Random&, bool);
 

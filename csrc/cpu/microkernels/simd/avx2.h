@@ -87,6 +87,12 @@ struct Vec {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_andnot_ps(sign, x.lo), _mm256_andnot_ps(sign, x.hi)};
   }
+  // Lanes of y where x is positive, zero elsewhere.
+  CONVFIRST_INLINE static Vec where_positive(Vec x, Vec y) {
+    const __m256 zero = _mm256_setzero_ps();
+    return {_mm256_and_ps(_mm256_cmp_ps(x.lo, zero, _CMP_GT_OQ), y.lo),
+            _mm256_and_ps(_mm256_cmp_ps(x.hi, zero, _CMP_GT_OQ), y.hi)};
+  }
   // 2^(n/16), n being the whole number in the low bits of a sum with kRounder.
   CONVFIRST_INLINE static Vec sixteenth_power(Vec sum, const int32_t* table) {
     return {sixteenth_power(_mm256_castps_si256(sum.lo), table), sixteenth_power(_mm256_castps_si256(sum.hi), table)};

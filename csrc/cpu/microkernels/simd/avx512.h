@@ -77,6 +77,10 @@ struct Vec {
   CONVFIRST_INLINE static Vec at_least(Vec bound, Vec x) { return {_mm512_max_ps(bound.v, x.v)}; }
   CONVFIRST_INLINE static Vec at_most(Vec bound, Vec x) { return {_mm512_min_ps(bound.v, x.v)}; }
   CONVFIRST_INLINE static Vec abs(Vec x) { return {_mm512_abs_ps(x.v)}; }
+  // Lanes of y where x is positive, zero elsewhere.
+  CONVFIRST_INLINE static Vec where_positive(Vec x, Vec y) {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_GT_OQ), y.v)};
+  }
   // 2^(n/16), n being the whole number in the low bits of a sum with kRounder.
   CONVFIRST_INLINE static Vec sixteenth_power(Vec sum, const int32_t* table) {
     const __m512i bits = _mm512_castps_si512(sum.v);

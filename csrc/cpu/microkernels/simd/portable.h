@@ -162,6 +162,10 @@ struct Vec {
   CONVFIRST_INLINE static Vec abs(Vec x) {
     return map([&](int i) { return (Quad)((QuadBits)x.q[i] & INT32_MAX); });
   }
+  // Lanes of y where x is positive, zero elsewhere.
+  CONVFIRST_INLINE static Vec where_positive(Vec x, Vec y) {
+    return map([&](int i) { return (Quad)((x.q[i] > 0.0f) & (QuadBits)y.q[i]); });
+  }
   // 2^(n/16), n being the whole number in the low bits of a sum with kRounder.
   CONVFIRST_INLINE static Vec sixteenth_power(Vec sum, const int32_t* table) {
     return map([&](int i) {

@@ -1,0 +1,16 @@
+// Large tensors out of memory that is kept when they are freed. A training step frees what it allocated; given back to
+// the system and taken again, every page costs a fault and a clearing, which can take longer than the convolution that
+// fills it.
+#pragma once
+
+#include "tensor.h"
+
+namespace convfirst {
+
+// An (n, c, h, w) float32 tensor in channels_last order.
+Tensor empty_kept(int64_t n, int64_t c, int64_t h, int64_t w);
+
+// Gives back to the system what no tensor uses; returns how many bytes that were.
+int64_t release_kept_memory();
+
+}  // namespace convfirst
