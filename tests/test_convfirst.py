@@ -12,9 +12,10 @@ from block_contract import (
     convolve_and_normalize,
 )
 from timm.layers import BlurPool2d
-from torch import Tensor
+from torch import Tensor, nn
 
-from convfirst_ext.nn import BlurPool, ConvFirst, DropPath
+import convfirst_ext as cf
+from convfirst_ext.nn import BlurPool, ConvFirst, DropPath, PackedConvNeXtBlock
 
 SHAPES = [
     {"in_channels": 16, "out_channels": 16, "expansion": 3},
@@ -131,3 +132,34 @@ def test_blur_pool_refuses_what_is_not_positive(options: dict[str, int]) -> None
 def test_blur_pool_needs_something_to_reflect() -> None:
     with pytest.raises(RuntimeError, match="[Pp]adding size"):
         BlurPool(4)(torch.ones(1, 4, 1, 8))
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("size", [(7, 7), (20, 33)])
+@pytest.mark.parametrize(
+    ("channels", "out_channels", "group_width"), [(16, 16, 8), (24, 24, 8), (40, 40, 1), (24, 33, 8)]
+)
+def test_optimize_makes_one_block_of_it(
+    channels: int, out_channels: int, group_width: int, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    model = with_statistics(nn.Sequential(ConvFirst(channels, out_channels, group_width=group_width)))
+    fused = cf.optimize(model)
+    blocks = [module for module in fused.modules() if isinstance(module, PackedConvNeXtBlock)]
+    assert len(blocks) == 1 and blocks[0].adds_input == (channels == out_channels)
+    assert "convfirst block" in blocks[0].describe()
+    image = torch.randn(3, channels, *size)
+    with torch.no_grad():
+        expected, actual = model(image), fused(image)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+        half = cf.optimize(model, dtype=torch.bfloat16)(image.bfloat16())
+    assert (half - expected).abs().max() <= 0.03 * expected.abs().max()

@@ -15,6 +15,7 @@ from convfirst_ext.fusion.blocks import fuse_blocks, pack_single_convolutions
 from convfirst_ext.fusion.boundary import add_boundary
 from convfirst_ext.fusion.chains import chain_modules
 from convfirst_ext.fusion.classifier import pack_classifier
+from convfirst_ext.fusion.convfirst import pack_convfirst
 from convfirst_ext.fusion.convnext import convnext_parts, is_image_layer_norm, pack_convnext
 from convfirst_ext.fusion.folding import bypass, fold_convolutions
 from convfirst_ext.fusion.patching import swap_transposed
@@ -152,6 +153,7 @@ def fuse_graph(traced: fx.GraphModule) -> bool:
     _drop_inference_identities(traced)
     if pack_convnext(traced) + fold_convolutions(traced) == 0:
         return False
+    pack_convfirst(traced)
     fuse_blocks(traced)
     pack_single_convolutions(traced)
     pack_classifier(traced)

@@ -1,4 +1,4 @@
-"""A ConvNeXt block with layer norm and layer scale folded in, on packed weights."""
+"""A ConvNeXt or ConvFirst block with norms and layer scale folded in, on packed weights."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from convfirst_ext.nn.window import FusedWindow
 
 
 class PackedConvNeXtBlock(PackedModule):
-    """Inference only: depthwise convolution, layer norm, expand, activation, project [+ input] in one call.
+    """Inference only: convolution, layer norm, expand, activation, project [+ input] in one call.
 
     ``project(activation(expand(normalize(depthwise(input)))))``, where normalize is layer norm without scale and
-    shift: they belong to the expansion (``fold_layer_norm``), layer scale to the projection.
+    shift: they belong to the expansion (``fold_layer_norm``), layer scale to the projection. Without layer norm it is
+    ConvFirst's block, or any row of a convolution without activation and two products.
 
     Args:
-        depthwise: (C, 1, R, S) layer.
+        depthwise: (C, 1, R, S) layer, or (C, 8, R, S) in groups of eight channels.
         expand: (E, C) layer.
         project: (O, E) layer.
         window: of the depthwise convolution.
         activation: after the expansion.
-        epsilon: of layer norm.
+        epsilon: of layer norm; None for no norm.
         adds_input: whether the block adds its input to its output.
     """
 
@@ -41,7 +42,7 @@ class PackedConvNeXtBlock(PackedModule):
         project: FoldedLayer,
         window: FusedWindow,
         activation: str,
-        epsilon: float,
+        epsilon: float | None,
         adds_input: bool,
     ) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class PackedConvNeXtBlock(PackedModule):
         self.epsilon = epsilon
         self.adds_input = adds_input
         self.in_channels = depthwise.weight.shape[0]
+        self.groups = self.in_channels // depthwise.weight.shape[1]
         self.hidden_channels = expand.weight.shape[0]
         self.out_channels = project.weight.shape[0]
         for name, layer in (("depthwise", depthwise), ("expand", expand), ("project", project)):
@@ -67,8 +69,10 @@ class PackedConvNeXtBlock(PackedModule):
             self.hidden_channels,
             self.out_channels,
             *self.window.integers(),
+            self.groups,
             ops.chain.activation_integer(self.activation),
-            ops.chain.real_integer(self.epsilon),
+            int(self.epsilon is not None),
+            ops.chain.real_integer(self.epsilon or 0.0),
         )
         names = ("depthwise", "expand", "project")
         tensors = [self._buffers[f"{name}_{part}"] for name in names for part in ("weight", "bias")]
@@ -76,8 +80,10 @@ class PackedConvNeXtBlock(PackedModule):
 
     def describe(self) -> str:
         """The kernel and its shape in a few words."""
+        name = "convfirst block" if self.epsilon is None else "convnext block"
+        kind = "" if self.groups == self.in_channels else " group width 8"
         return (
-            f"convnext block {self.window} {self.in_channels}->{self.hidden_channels}->{self.out_channels} "
+            f"{name}{kind} {self.window} {self.in_channels}->{self.hidden_channels}->{self.out_channels} "
             f"{self.activation}"
         )
 

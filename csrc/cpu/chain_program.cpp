@@ -154,10 +154,15 @@ ConvNextBlock<E> read_convnext_block(Reader<E>& reader, const ImageView& in) {
   ConvNextBlock<E> block{};
   block.hidden = reader.count("hidden_channels"), block.out_c = reader.count("out_channels");
   const Window window = reader.window(in);
-  block.activation = reader.activation(), block.epsilon = reader.real();
-  const WeightShape shape{in.c, 1, window.kernel_h, window.kernel_w};
-  block.conv = describe_convolution<E>(kDepthwise, in, shape, window, in.c);
-  block.conv.weights = reader.weights(in.c, window.kernel_h * window.kernel_w), block.conv.bias = reader.weights(in.c);
+  const int64_t groups = reader.count("groups");
+  block.activation = reader.activation(), block.normalizes = reader.integer_below(2, "normalizes") == 1;
+  block.epsilon = reader.real();
+  STD_TORCH_CHECK(groups == in.c || groups * 8 == in.c, "groups must be the ", in.c,
+                  " input channels or an eighth of them, but is ", groups, ".");
+  const WeightShape shape{in.c, in.c / groups, window.kernel_h, window.kernel_w};
+  block.conv = describe_convolution<E>(groups == in.c ? kDepthwise : kGrouped, in, shape, window, groups);
+  block.conv.weights = reader.weights(in.c, shape.group_in * window.kernel_h * window.kernel_w);
+  block.conv.bias = reader.weights(in.c);
   block.expand_weights = reader.weights(block.hidden, in.c), block.expand_bias = reader.weights(block.hidden);
   block.project_weights = reader.weights(block.out_c, block.hidden);
   block.project_bias = reader.weights(block.out_c);

@@ -1,8 +1,8 @@
-// Runs a ConvNeXt block in two phases. The depthwise convolution writes its rows to scratch of one image, a hundredth
-// of the block's arithmetic. Then runs of pixels go through layer norm and both matrix products: chunks of hidden
-// channels are expanded, activated and added to the run's sums while they are in the cache, so that the hidden tensor,
-// four times the input, is never written. Where an image has fewer pixels than would occupy the threads (7x7), they
-// share hidden channels and then output channels instead, and the small hidden tensor is kept.
+// Runs a ConvNeXt or ConvFirst block in two phases. The convolution writes its rows to scratch of one image, a
+// hundredth of the block's arithmetic. Then runs of pixels go through layer norm and both matrix products: chunks of
+// hidden channels are expanded, activated and added to the run's sums while they are in the cache, so that the hidden
+// tensor, four times the input, is never written. Where an image has fewer pixels than would occupy the threads (7x7),
+// they share hidden channels and then output channels instead, and the small hidden tensor is kept.
 #include "convnext_block.h"
 
 #include <algorithm>
@@ -58,7 +58,8 @@ class Runner {
     });
   }
 
-  // Reads convolved pixels [start, start + count), in fp32 and normalised; in place where they are fp32 already.
+  // Reads convolved pixels [start, start + count), in fp32 and normalised if the block does; in place where they are
+  // fp32 already.
   E* normalized(E* convolved, int64_t start, int64_t count, E* scratch) const {
     E* values = convolved + start * in_c_;
     const Storage storage = block_.conv.in.storage;
@@ -66,7 +67,7 @@ class Runner {
       kernels_.widen[static_cast<int>(storage)](offset(convolved, storage, start * in_c_), scratch, count * in_c_);
       values = scratch;
     }
-    kernels_.normalize({values, in_c_, count, in_c_, block_.epsilon, nullptr, nullptr});
+    if (block_.normalizes) kernels_.normalize({values, in_c_, count, in_c_, block_.epsilon, nullptr, nullptr});
     return values;
   }
 
