@@ -131,6 +131,8 @@ class OpContract:
 def torch_layers(case: OpCase, tensors: dict[str, Tensor]) -> Tensor:
     """The same layers by ``F.conv2d``, without what lies between them: it has the memory format that is asked for."""
     x = tensors["input"]
+    if case.op == "split_conv_transpose2d":
+        return F.conv_transpose2d(x, tensors["weight"], **case.options)
     if "expand_weight" in tensors:
         x = F.conv2d(x, tensors["expand_weight"])
     weight = next(tensors[name] for name in SPATIAL_WEIGHTS if name in tensors)

@@ -200,6 +200,9 @@ def test_every_contestant_loads_the_same_weights_and_input(tmp_path):
     assert not model.training and torch.equal(model(image), reference)
     assert torch.equal(prepare(small_case(), tmp_path / "..", seed=3).load()[2], reference)
     assert not torch.equal(prepare(small_case(), tmp_path, seed=4).load()[2], reference)
+    larger = Case("small block", partial(InvertedResidual, 8, 8), (2, 8, 20, 20))
+    sizes = [item.load()[1].shape[2] for item in [prepare(small_case(), tmp_path), prepare(larger, tmp_path)]]
+    assert sizes == [10, 20]
 
 
 def test_randomized_weights_let_no_term_vanish():

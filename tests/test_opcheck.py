@@ -275,6 +275,6 @@ def _growable(op: str) -> OpCase:
     def grows(case: OpCase) -> bool:
         kernel = next(shape[2:] for name, shape in case.shapes.items() if name in SPATIAL_WEIGHTS)
         window = {key: case.options.get(key, 1) for key in ("stride", "dilation")}
-        return kernel == (3, 3) and case.options.get("padding") == 1 and set(window.values()) == {1}
+        return kernel == (3, 3) and case.options.get("padding") in (1, (1, 1)) and set(window.values()) == {1}
 
     return next(case for case in CASES[op] if op == "pointwise_conv2d" or grows(case))

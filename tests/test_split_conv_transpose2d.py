@@ -10,11 +10,18 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from contract import OpContract
+from gradient_contract import GradientContract
 from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 
 import convfirst_ext as cf
 from convfirst_ext import ops
+
+
+class TestSplitConvTranspose2d(OpContract, GradientContract):
+    op = "split_conv_transpose2d"
+
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

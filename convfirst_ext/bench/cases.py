@@ -70,7 +70,8 @@ def prepare(case: Case, directory: Path, seed: int = 0) -> PreparedCase:
         reference = model(image)
     if not torch.isfinite(reference).all():
         raise RuntimeError(f"the reference output of {case.name} is not finite")
-    path = directory / f"{case.name.replace('/', '_').replace(' ', '_')}-b{case.batch}.pt"
+    shape = "x".join(map(str, case.input_shape))  # cases of one name and several sizes may share a directory
+    path = directory / f"{case.name.replace('/', '_').replace(' ', '_')}-{shape}.pt"
     torch.save({"state": model.state_dict(), "input": image, "reference": reference}, path)
     return PreparedCase(case, path)
 

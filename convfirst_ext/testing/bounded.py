@@ -9,7 +9,7 @@ layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,19 @@ def convolve(
         magnitude = x.value.abs() + x.error
         rounded = F.conv2d(F.pad(magnitude, tuple(sides)), wide.abs(), wide_bias_magnitude, *window) * gamma
         inherited = F.conv2d(F.pad(x.error.square(), tuple(sides)), wide.square(), None, *window).sqrt()
+        error = rounded + inherited
+    return Bounded(value, error)
+
+
+def convolve_transposed(x: Bounded, weight: Tensor, bias: Tensor | None, **options: Any) -> Bounded:
+    """``F.conv_transpose2d``; ``options`` are its other arguments."""
+    wide, wide_bias = weight.double().contiguous(), None if bias is None else bias.double()
+    value = F.conv_transpose2d(x.value, wide, wide_bias, **options)
+    terms = weight.shape[0] // options.get("groups", 1) * weight.shape[2] * weight.shape[3] + 1
+    with torch.no_grad():
+        magnitude = None if wide_bias is None else wide_bias.abs()
+        rounded = F.conv_transpose2d(x.value.abs() + x.error, wide.abs(), magnitude, **options) * _gamma(terms)
+        inherited = F.conv_transpose2d(x.error.square(), wide.square(), None, **options).sqrt()
         error = rounded + inherited
     return Bounded(value, error)
 

@@ -17,6 +17,7 @@ from convfirst_ext.testing.bounded import (
     activate,
     add,
     convolve,
+    convolve_transposed,
     exact,
     mean_of_pixels,
     multiply,
@@ -33,6 +34,7 @@ _ARGUMENTS = {
     "grouped_conv2d": _SINGLE,
     "dense_conv2d": _SINGLE,
     "trimmed_conv2d": _SINGLE,
+    "split_conv_transpose2d": _SINGLE,
     "pointwise_conv2d": (*_SINGLE, "residual"),
     "depthwise_separable": (
         "input",
@@ -107,8 +109,12 @@ class OpCase:
 
     def reference(self, tensors: Tensors) -> Bounded:
         """The same from ``torch.nn.functional`` in float64, differentiable, with the error that fp32 may have."""
-        steps = {"depthwise_separable": self._depthwise_separable, "mbconv": self._mbconv}.get(self.op, self._single)
-        output = steps(tensors)
+        steps = {
+            "depthwise_separable": self._depthwise_separable,
+            "mbconv": self._mbconv,
+            "split_conv_transpose2d": self._transposed,
+        }
+        output = steps.get(self.op, self._single)(tensors)
         return add(output, exact(tensors["residual"])) if "residual" in tensors else output
 
     def _window(self, kernel: Sequence[int]) -> tuple[Any, Sequence[int], Any]:
@@ -123,6 +129,9 @@ class OpCase:
         window = self._window(weight.shape[2:])
         output = convolve(exact(tensors["input"]), weight, tensors.get("bias"), *window, groups)
         return activate(output, self.options.get("activation", "identity"))
+
+    def _transposed(self, tensors: Tensors) -> Bounded:
+        return convolve_transposed(exact(tensors["input"]), tensors["weight"], tensors.get("bias"), **self.options)
 
     def _depthwise_separable(self, tensors: Tensors) -> Bounded:
         weight, options = tensors["depthwise_weight"], self.options
