@@ -5,17 +5,21 @@ from typing import Any
 import pytest
 import torch
 from contract import DTYPES, LAYOUTS, assert_right, lay_out
+from gradient_contract import assert_gradients_close, expected_gradients, gradients
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convfirst_ext import ops
 from convfirst_ext.testing import OpCase, assert_within
 from convfirst_ext.testing.block_cases import inverted_residual, separable
-from convfirst_ext.testing.convolution_cases import dense, depthwise, grouped, pointwise
+from convfirst_ext.testing.convolution_cases import convolution, dense, depthwise, grouped, pointwise
+from convfirst_ext.testing.transposed_cases import transposed
 
 quick = settings(
     max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
+# About a minute of forward passes and both gradients on two cores.
+a_minute = settings(max_examples=2500, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 thorough = settings(max_examples=3000, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 
 channels = st.integers(1, 70)
@@ -79,6 +83,38 @@ def blocks(draw: st.DrawFn) -> OpCase:
     )  # fmt: skip
 
 
+@st.composite
+def zero_skipping(draw: st.DrawFn) -> OpCase:
+    """Convolutions and transposed convolutions whose padding, stride and dilation skip much."""
+    groups = draw(st.sampled_from([1, 1, 2, 3, 20, 33]))
+    group_in, group_out = draw(st.integers(1, 20)), draw(st.sampled_from([1, 3, 16, 17, 32]))
+    if groups > 3:
+        group_in = group_out = 1
+    elif groups > 1:
+        group_out = 16
+    batch, bias = draw(st.integers(1, 5)), draw(st.booleans())
+    if draw(st.booleans()):
+        size, kernel, options = draw(windows())
+        options |= {"groups": groups, "batch": batch, "bias": bias, "group_in": group_in}
+        return convolution("trimmed_conv2d", "fuzz", groups * group_in, groups * group_out, size, kernel, **options)
+    size, kernel = (draw(st.tuples(st.integers(1, most), st.integers(1, most))) for most in (8, 5))
+    stride, dilation = (draw(st.tuples(st.integers(1, most), st.integers(1, most))) for most in (4, 3))
+    padding = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    extra = tuple(draw(st.integers(0, max(stride[i], dilation[i]) - 1)) for i in range(2))
+    assume(
+        all((size[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + extra[i] >= 0 for i in (0, 1))
+    )
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": extra}
+    options |= {"batch": batch, "bias": bias}
+    return transposed("fuzz", groups * group_in, groups * group_out, size, kernel, groups, **options)
+
+
+def assert_with_gradients(case: OpCase) -> None:
+    integers = case.make()
+    assert_right(case, case.run(integers), case.reference(integers))
+    assert_gradients_close(gradients(case.run, integers), expected_gradients(case, integers))
+
+
 def assert_case(case: OpCase, dtype: torch.dtype, layout: torch.memory_format) -> None:
     integers = case.make(dtype)
     assert_right(case, case.run(lay_out(integers, layout)), case.reference(integers))
@@ -99,6 +135,19 @@ def test_single_convolutions(case: OpCase, dtype: torch.dtype, layout: torch.mem
 @given(blocks(), dtypes, layouts)
 def test_blocks(case: OpCase, dtype: torch.dtype, layout: torch.memory_format) -> None:
     assert_case(case, dtype, layout)
+
+
+@quick
+@given(zero_skipping())
+def test_zero_skipping(case: OpCase) -> None:
+    assert_with_gradients(case)
+
+
+@pytest.mark.slow
+@a_minute
+@given(zero_skipping())
+def test_zero_skipping_for_a_minute(case: OpCase) -> None:
+    assert_with_gradients(case)
 
 
 @pytest.mark.slow

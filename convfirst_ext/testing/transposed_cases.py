@@ -11,9 +11,10 @@ from convfirst_ext.testing.op_case import OpCase
 Pair = tuple[int, int]
 
 
-def _case(
-    op: str, name: str, channels: int, out_channels: int, size: Pair, kernel: Pair, groups: int, **options: Any
+def transposed(
+    name: str, channels: int, out_channels: int, size: Pair, kernel: Pair, groups: int, **options: Any
 ) -> OpCase:
+    """A transposed convolution of a (batch, channels, *size) input; ``options`` go to the operator."""
     batch, bias = options.pop("batch", 1), options.pop("bias", True)
     shapes: dict[str, tuple[int, ...]] = {
         "input": (batch, channels, *size),
@@ -21,7 +22,7 @@ def _case(
     }
     if bias:
         shapes["bias"] = (out_channels,)
-    return OpCase(op, name, shapes, options | ({"groups": groups} if groups > 1 else {}))
+    return OpCase("split_conv_transpose2d", name, shapes, options | ({"groups": groups} if groups > 1 else {}))
 
 
 def _windows() -> Iterator[tuple[str, Pair, Pair, dict[str, Any]]]:
@@ -56,7 +57,7 @@ def split_conv_transpose2d_cases() -> list[OpCase]:
     def add(
         name: str, channels: int, out_channels: int, size: Pair, kernel: Pair, groups: int = 1, **rest: Any
     ) -> None:
-        cases.append(_case("split_conv_transpose2d", name, channels, out_channels, size, kernel, groups, **rest))
+        cases.append(transposed(name, channels, out_channels, size, kernel, groups, **rest))
 
     for name, size, kernel, options in _windows():
         add(name, 5, 20, size, kernel, **options)
