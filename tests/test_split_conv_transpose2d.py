@@ -303,3 +303,26 @@ def test_patch_swaps_it_and_keeps_its_parameters() -> None:
     torch.testing.assert_close(model(image), expected)
     with torch.no_grad():
         torch.testing.assert_close(cf.optimize(model)(image), expected)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 16])
+@pytest.mark.parametrize("activation", [torch.nn.ReLU, torch.nn.SiLU, torch.nn.Tanh])
+def test_optimize_folds_norm_and_activation(activation: type[torch.nn.Module], groups: int) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.ConvTranspose2d(16, 32, 4, 2, 1, groups=groups), torch.nn.BatchNorm2d(32), activation()]
+    layers += [torch.nn.ConvTranspose2d(32, 3, 4, 2, 1, bias=False), torch.nn.Tanh()]
+    model = torch.nn.Sequential(*layers)
+    torch.nn.init.uniform_(model[1].running_var, 0.5, 2)
+    torch.nn.init.normal_(model[1].running_mean)
+    torch.nn.init.uniform_(model[1].weight, 0.5, 2)
+    model.eval()
+    before = copy.deepcopy(model.state_dict())
+    fast = cf.optimize(model)
+    kinds = [type(module).__name__ for module in fast.modules()]
+    assert kinds.count("ConvTranspose2d") == 2 and "BatchNorm2d" not in kinds and "ReLU" not in kinds
+    with torch.no_grad():
+        for image in (torch.randn(2, 16, 5, 6), torch.randn(1, 16, 7, 3).contiguous(memory_format=LAYOUTS[1])):
+            torch.testing.assert_close(fast(image), model(image), rtol=1e-4, atol=1e-5)
+            half = cf.optimize(model, dtype=torch.bfloat16)(image)
+            torch.testing.assert_close(half.float(), model(image), rtol=0.1, atol=0.05)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -15,6 +15,8 @@ def check_network(name: str) -> None:
     with models_extra():
         import timm
 
+        import convfirst_ext.models  # noqa: F401  (timm knows ConvFirstNet from here on)
+
     if timm.is_model(name):
         return
     close = difflib.get_close_matches(name, timm.list_models(), n=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -20,11 +21,17 @@ MODELS = (
 )
 
 
-def create_network(name: str) -> nn.Module:
-    """Returns a timm network without pretrained weights."""
+def _timm() -> Any:
     import timm
 
-    return timm.create_model(name, pretrained=False)
+    import convfirst_ext.models  # noqa: F401  (timm knows ConvFirstNet from here on)
+
+    return timm
+
+
+def create_network(name: str) -> nn.Module:
+    """Returns a timm network without pretrained weights."""
+    return _timm().create_model(name, pretrained=False)
 
 
 def network_cases(models: list[str], batches: list[int], size: int) -> list[Case]:
@@ -33,8 +40,7 @@ def network_cases(models: list[str], batches: list[int], size: int) -> list[Case
     Raises:
         ValueError: timm has no such network, or the size is too small for one.
     """
-    import timm
-
+    timm = _timm()
     for name in models:
         if not timm.is_model(name):
             raise ValueError(f"--models must be names timm knows, got '{name}'")

@@ -19,6 +19,7 @@ from convfirst_ext.fusion.convfirst import pack_convfirst
 from convfirst_ext.fusion.convnext import convnext_parts, is_image_layer_norm, pack_convnext
 from convfirst_ext.fusion.folding import bypass, fold_convolutions
 from convfirst_ext.fusion.patching import swap_transposed
+from convfirst_ext.fusion.transposed import fold_transposed, is_transposed
 from convfirst_ext.nn import PackedChain
 from convfirst_ext.ops.checks import DTYPES
 
@@ -77,7 +78,10 @@ class _Tracer(fx.Tracer):
     """Stops at what the passes look at whole."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or recognition.squeeze_excite_of(m) is not None:
+        if (
+            isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d))
+            or recognition.squeeze_excite_of(m) is not None
+        ):
             return True
         if is_image_layer_norm(m) or convnext_parts(m) is not None:
             return True
@@ -85,7 +89,7 @@ class _Tracer(fx.Tracer):
 
 
 def _optimize(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    if not any(recognition.is_convolution(m) for m in module.modules()):
+    if not any(recognition.is_convolution(m) or is_transposed(m) for m in module.modules()):
         return module
     traced = _trace(module)
     if traced is None:
@@ -122,7 +126,7 @@ def _trace(module: nn.Module) -> fx.GraphModule | None:
     """The module as a graph, or None where its control flow or containers cannot be traced."""
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         return None
-    if recognition.is_convolution(module):
+    if recognition.is_convolution(module) or is_transposed(module):
         wrapper = nn.Sequential(module)
         return fx.GraphModule(wrapper, _Tracer().trace(wrapper))
     try:
@@ -151,7 +155,7 @@ def fuse_graph(traced: fx.GraphModule) -> bool:
         ``finish`` once no more nodes are added.
     """
     _drop_inference_identities(traced)
-    if pack_convnext(traced) + fold_convolutions(traced) == 0:
+    if pack_convnext(traced) + fold_convolutions(traced) + fold_transposed(traced) == 0:
         return False
     pack_convfirst(traced)
     fuse_blocks(traced)

@@ -17,7 +17,12 @@ class ConvTranspose2d(torch.nn.ConvTranspose2d):
 
     Same arguments, parameters, state_dict keys and ``output_size``. Where no gradient is wanted, weights are packed
     once and kept beside the parameters until these change; writes through ``tensor.data`` are not seen.
+
+    Attributes:
+        activation: one of ``ops.ACTIVATIONS``, applied to the result; "identity" but where ``optimize`` sets it.
     """
+
+    activation: str = "identity"
 
     @staticmethod
     def matches(module: torch.nn.Module) -> bool:
@@ -49,7 +54,7 @@ class ConvTranspose2d(torch.nn.ConvTranspose2d):
         )
         packed = self._packed(input)
         if packed is None:
-            return ops.conv_transpose2d(
+            output = ops.conv_transpose2d(
                 input,
                 self.weight,
                 self.bias,
@@ -59,10 +64,13 @@ class ConvTranspose2d(torch.nn.ConvTranspose2d):
                 self.groups,
                 self.dilation,
             )
+            return ops.activation.apply_activation(self.activation, output)
         window = check_window(self.stride, self.padding, self.dilation)
         transposed_output_size(input, self.kernel_size, window, extra)
         dense = to_channels_last(input)
-        output = ops.packed.conv_transpose2d(dense, *packed, *window, extra, self.groups, self.out_channels)  # type: ignore[arg-type]
+        output = ops.packed.conv_transpose2d(
+            dense, *packed, *window, extra, self.groups, self.out_channels, self.activation
+        )  # type: ignore[arg-type]
         return restore_layout(output, input, self.weight)
 
     def _packed(self, input: Tensor) -> tuple[Tensor, Tensor] | None:
