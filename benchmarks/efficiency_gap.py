@@ -1,7 +1,7 @@
 """Does ConvFirstNet's lead at equal accuracy hold on a CPU? ``python -m benchmarks.efficiency_gap``.
 
-The networks of table 4 of Lavin, arXiv 2404.03617, at their image sizes, by ours and by the engines. Accuracies (top-1 on
-ImageNet) are the table's; weights here are random, which changes no time. The plot is the paper's: accuracy against
+The networks of table 4 of Lavin, arXiv 2404.03617, at their image sizes, by ours and by the engines. Accuracies (top-1
+on ImageNet) are the table's; weights here are random, which changes no time. The plot is the paper's: accuracy against
 actual time (ours, and the best peer) and against ideal time, at the measured peak.
 """
 

@@ -162,3 +162,29 @@ def test_kept_memory_is_used_again_and_can_be_given_back() -> None:
     del second
     assert torch.ops.convfirst.release_kept_memory() >= expected.numel() * 4
     assert torch.ops.convfirst.release_kept_memory() == 0
+
+
+def test_second_gradients() -> None:
+    torch.manual_seed(0)
+    layers = [ConvNorm(activation="silu"), ConvNorm(padding=(1, 1, 1, 1), groups=16, activation="silu"), ConvNorm()]
+    values = [torch.randn(3, 8, 5, 4), torch.randn(16, 8, 1, 1), torch.randn(16, 1, 3, 3), torch.randn(8, 16, 1, 1)]
+    values += [torch.rand(c) + 0.5 for c in (16, 16, 8)] + [torch.randn(c) for c in (16, 16, 8)]
+    values += [torch.randn(6, 16, 1, 1), torch.randn(6), torch.randn(16, 6, 1, 1), torch.randn(16)]
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = leaves_of(dtype, values)
+        image, *rest = leaves
+        if dtype == torch.float32:
+            se = ops.SqueezeExcite(*rest[9:], "silu", "sigmoid")  # type: ignore[call-arg]
+            output = conv_norm_block(
+                image, layers, rest[:3], rest[3:6], rest[6:9], squeeze_excite=se, squeezed=1, residual=image
+            ).output
+        else:
+            output = reference(layers, image, rest[:3], rest[3:6], rest[6:9], rest[9:], 1) + image
+        first = torch.autograd.grad(output.square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(torch.stack([g.square().mean() for g in first]).sum(), leaves)
+        results.append([*first, *second])
+    largest = max(value.abs().max().item() for value in results[1])
+    for actual, expected in zip(*results, strict=True):
+        error = (actual.double() - expected).abs().max().item()
+        assert error <= 2e-3 * expected.abs().max().item() + 1e-5 * largest

@@ -36,12 +36,20 @@ def test_batch_norm_and_its_gradients(shape: tuple[int, ...], activation: str) -
             torch.testing.assert_close(actual.double(), wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item() + 1e-5)
 
 
-def test_second_gradients_are_refused() -> None:
-    image = torch.randn(2, 3, 4, 4, requires_grad=True)
-    output, _, _ = normed_activation.batch_norm(image, torch.ones(3), torch.zeros(3), 1e-5, "relu")
-    (first,) = torch.autograd.grad(output.square().sum(), image, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+def test_second_gradients() -> None:
+    image, scale, shift = torch.randn(3, 4, 5, 4), torch.rand(4) + 0.5, torch.randn(4)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.to(dtype).requires_grad_() for t in (image, scale, shift)]
+        if dtype == torch.float32:
+            output, _, _ = normed_activation.batch_norm(*leaves, 1e-5, "silu")
+        else:
+            output = F.silu(F.batch_norm(leaves[0], None, None, *leaves[1:], training=True))
+        first = torch.autograd.grad(output.square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), leaves)
+        results.append([*first, *second])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("activation", ["identity", "silu", "gelu"])

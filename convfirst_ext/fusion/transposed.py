@@ -63,5 +63,8 @@ def _fold_norm(conv: nn.ConvTranspose2d, affine: recognition.Affine) -> None:
     bias = affine.shift
     if conv.bias is not None:
         bias = bias + conv.bias.detach().double() * affine.scale
-    conv.weight = nn.Parameter((weight.view(conv.groups, -1, *weight.shape[1:]) * scale).flatten(0, 1).to(conv.weight.dtype), requires_grad=False)
+    conv.weight = nn.Parameter(
+        (weight.view(conv.groups, -1, *weight.shape[1:]) * scale).flatten(0, 1).to(conv.weight.dtype),
+        requires_grad=False,
+    )
     conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)

@@ -9,9 +9,10 @@ from convfirst_ext.ops.dense_conv2d import dense_conv2d
 from convfirst_ext.ops.depthwise_conv2d import depthwise_conv2d
 from convfirst_ext.ops.depthwise_separable import depthwise_separable
 from convfirst_ext.ops.grouped_conv2d import grouped_conv2d
-from convfirst_ext.ops.mbconv import SqueezeExcite, mbconv
+from convfirst_ext.ops.mbconv import mbconv
 from convfirst_ext.ops.pointwise_conv2d import pointwise_conv2d
 from convfirst_ext.ops.split_conv_transpose2d import split_conv_transpose2d
+from convfirst_ext.ops.squeeze_excite import SqueezeExcite
 from convfirst_ext.ops.strided_weight_grad import strided_weight_grad
 from convfirst_ext.ops.trimmed_conv2d import trimmed_conv2d
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from convfirst_ext.ops import normed_activation, normed_conv2d
 from convfirst_ext.ops.activation import apply_activation
 from convfirst_ext.ops.channel_moments import channel_moments
 from convfirst_ext.ops.layout import to_channels_last
-from convfirst_ext.ops.mbconv import SqueezeExcite
 from convfirst_ext.ops.normed_window import has_kernel
 from convfirst_ext.ops.registration import torch_backward
+from convfirst_ext.ops.squeeze_excite import SqueezeExcite
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def conv_norm_block(
 
     A layer without batch norm is ``activation(scale * conv2d(...) + shift)``.
 
-    Gradients reach input, weights, scales, shifts, squeeze-excite and residual; differentiable once. Statistics carry
-    none: they are for running averages.
+    Gradients reach input, weights, scales, shifts, squeeze-excite and residual; second ones are torch's. Statistics
+    carry none: they are for running averages.
 
     Args:
         input: (N, C, H, W), float32, on the CPU, not empty.
@@ -123,7 +123,8 @@ class _Block(torch.autograd.Function):
         count = len(plan.layers)
         weights, scales, shifts = tensors[:count], tensors[count : 2 * count], tensors[2 * count : 3 * count]
         value: Tensor = to_channels_last(input)
-        values, norms, statistics = [value], [], []
+        values: list[Tensor] = []
+        norms, statistics = [], []
         gate = squeeze = None
         norm: _Norm | None = None
         for i, layer in enumerate(plan.layers):
@@ -142,15 +143,16 @@ class _Block(torch.autograd.Function):
         output = normed_activation.apply(value, norm.scale, norm.shift, plan.layers[-1].activation, added)
         ctx.plan, ctx.has_residual, ctx.has_squeeze = plan, residual is not None, squeeze is not None
         kept = [] if squeeze is None else [squeeze]
-        ctx.save_for_backward(*tensors, *values, *(part for norm in norms for part in norm), *kept)
+        ctx.save_for_backward(*tensors, input, *values, *(part for norm in norms for part in norm), *kept)
         ctx.mark_non_differentiable(*statistics)
         return output, *statistics
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        run = _Backward(ctx)
         of_residual = grad if ctx.has_residual and ctx.needs_input_grad[2] else None
+        if torch.is_grad_enabled():
+            return None, *_differentiable_gradients(ctx, grad, of_residual)
+        run = _Backward(ctx)
         of_input = run.walk(to_channels_last(grad), ctx.needs_input_grad[1])
         return None, of_input, of_residual, *run.of_weights, *run.of_scales, *run.of_shifts, *run.of_squeeze_excite
 
@@ -193,6 +195,37 @@ def _operand(value: Tensor, norm: _Norm | None, activation: str) -> Tensor:
     return value if norm is None else normed_activation.apply(value, norm.scale, norm.shift, activation, None)
 
 
+def _differentiable_gradients(ctx: Any, grad: Tensor, of_residual: Tensor | None) -> list[Tensor | None]:
+    """The gradients by torch's operators, for those who differentiate them again."""
+    saved = list(ctx.saved_tensors)
+    count = len(ctx.plan.layers)
+    parameters = 3 * count + (4 if ctx.has_squeeze else 0)
+    tensors, input = saved[:parameters], saved[parameters]
+    leaves = [t for t in (input, *tensors) if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(_compose(ctx.plan, input, tensors), leaves, grad, create_graph=True))
+    gradients = [next(found) if t is not None and t.requires_grad else None for t in (input, *tensors)]
+    return [gradients[0], of_residual, *gradients[1:]]
+
+
+def _compose(plan: _Plan, input: Tensor, tensors: Sequence[Tensor | None]) -> Tensor:
+    """The block without its residual, layer by layer."""
+    count, value = len(plan.layers), input
+    for i, layer in enumerate(plan.layers):
+        weight, scale, shift = tensors[i], tensors[count + i], tensors[2 * count + i]
+        assert weight is not None and shift is not None
+        padded = F.pad(value, layer.padding) if any(layer.padding) else value
+        value = F.conv2d(padded, weight, None, layer.stride, 0, layer.dilation, layer.groups)
+        if layer.batch_norm:
+            value = F.batch_norm(value, None, None, scale, shift, True, eps=layer.epsilon)
+        else:
+            value = value if scale is None else value * scale[:, None, None]
+            value = value + shift[:, None, None]
+        value = apply_activation(layer.activation, value)
+        if i == plan.squeezed:
+            value = value * _gate(plan, value.mean((2, 3)), tensors[3 * count :])[:, :, None, None]  # type: ignore[arg-type]
+    return value
+
+
 class _Backward:
     """The walk back through a block's layers, and the gradients it leaves."""
 
@@ -203,6 +236,7 @@ class _Backward:
         parameters = 3 * count + (4 if ctx.has_squeeze else 0)
         self.weights, self.scales, self.se = saved[:count], saved[count : 2 * count], saved[3 * count : parameters]
         self.values = saved[parameters : parameters + count + 1]
+        self.values[0] = to_channels_last(self.values[0])
         parts = saved[parameters + count + 1 :]
         self.norms = [_Norm(*parts[4 * i : 4 * i + 4]) for i in range(count)]
         self.squeeze = parts[-1] if ctx.has_squeeze else None

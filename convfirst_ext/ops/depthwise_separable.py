@@ -17,8 +17,9 @@ from convfirst_ext.ops.checks import (
     check_window,
     output_size,
 )
+from convfirst_ext.ops.conv_bias_block import BiasLayer, conv_bias_block
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
-from convfirst_ext.ops.single import run_checked, wants_gradient
+from convfirst_ext.ops.single import wants_gradient
 
 
 def depthwise_separable(
@@ -54,8 +55,8 @@ def depthwise_separable(
         residual: (N, O, H', W') or None, added last.
 
     Returns:
-        (N, O, H', W') in input's dtype and the memory format of ``F.conv2d``. Where a gradient is wanted the two layers
-        run one by one.
+        (N, O, H', W') in input's dtype and the memory format of ``F.conv2d``. Where a gradient is wanted only what the
+        two convolutions give is written and kept.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -88,12 +89,11 @@ def depthwise_separable(
     check_residual(residual, (input.shape[0], out_channels, *size), input)
 
     if wants_gradient(input, depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias, residual):
-        hidden = run_checked(
-            "depthwise", input, depthwise_weight, depthwise_bias, window, channels, depthwise_activation
-        )
-        plain = check_window(1, 0, 1)
-        output = run_checked("pointwise", hidden, pointwise_weight, pointwise_bias, plain, 1, pointwise_activation)
-        output = output if residual is None else output + residual
+        layers = [
+            BiasLayer("depthwise", depthwise_weight, depthwise_bias, window, channels, depthwise_activation),
+            BiasLayer("pointwise", pointwise_weight, pointwise_bias, check_window(1, 0, 1), 1, pointwise_activation),
+        ]
+        output = conv_bias_block(input, layers, None, residual)
     else:
         output = packed.mbconv(
             to_channels_last(input),

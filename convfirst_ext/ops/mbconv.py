@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor
 
 from convfirst_ext.ops import packed
-from convfirst_ext.ops.activation import apply_activation, check_activation
+from convfirst_ext.ops.activation import check_activation
 from convfirst_ext.ops.autocast import autocast
 from convfirst_ext.ops.checks import (
     IntOrPair,
@@ -20,28 +18,10 @@ from convfirst_ext.ops.checks import (
     check_window,
     output_size,
 )
+from convfirst_ext.ops.conv_bias_block import BiasLayer, conv_bias_block
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
-from convfirst_ext.ops.single import run_checked, wants_gradient
-
-
-class SqueezeExcite(NamedTuple):
-    """Weights of a squeeze-excite layer: mean over pixels, 1x1, activation, 1x1, gate.
-
-    Attributes:
-        reduce_weight: (C', C, 1, 1).
-        reduce_bias: (C',) or None.
-        expand_weight: (C, C', 1, 1).
-        expand_bias: (C,) or None.
-        activation: between the two layers.
-        gate: after the second, "sigmoid" or "hardsigmoid" as a rule.
-    """
-
-    reduce_weight: Tensor
-    reduce_bias: Tensor | None
-    expand_weight: Tensor
-    expand_bias: Tensor | None
-    activation: str = "relu"
-    gate: str = "sigmoid"
+from convfirst_ext.ops.single import wants_gradient
+from convfirst_ext.ops.squeeze_excite import SqueezeExcite
 
 
 def mbconv(
@@ -88,8 +68,8 @@ def mbconv(
         residual: (N, O, H', W') or None, added last.
 
     Returns:
-        (N, O, H', W') in input's dtype and the memory format of ``F.conv2d``. Where a gradient is wanted the layers run
-        one by one, with the same result up to rounding.
+        (N, O, H', W') in input's dtype and the memory format of ``F.conv2d``. Where a gradient is wanted only what the
+        convolutions give is written and kept, and the result is the same up to rounding.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -122,19 +102,14 @@ def mbconv(
 
     weights = (expand_weight, expand_bias, conv_weight, conv_bias, project_weight, project_bias, residual)
     if wants_gradient(input, *weights, *(squeeze_excite[:4] if squeeze_excite else ())):
-        hidden_tensor = input
-        if expand_weight is not None:
-            plain = check_window(1, 0, 1)
-            hidden_tensor = run_checked("pointwise", input, expand_weight, expand_bias, plain, 1, activation)
         kernel = "depthwise" if group_count == hidden else "grouped"
-        hidden_tensor = run_checked(kernel, hidden_tensor, conv_weight, conv_bias, window, group_count, activation)
-        if squeeze_excite is not None:
-            hidden_tensor = hidden_tensor * _gate(hidden_tensor, squeeze_excite)
-        output = run_checked(
-            "pointwise", hidden_tensor, project_weight, project_bias, check_window(1, 0, 1), 1, output_activation
-        )
-        output = output if residual is None else output + residual
-        return restore_layout(output, input, conv_weight)
+        steps = [
+            BiasLayer(kernel, conv_weight, conv_bias, window, group_count, activation),
+            BiasLayer("pointwise", project_weight, project_bias, check_window(1, 0, 1), 1, output_activation),
+        ]
+        if expand_weight is not None:
+            steps.insert(0, BiasLayer("pointwise", expand_weight, expand_bias, check_window(1, 0, 1), 1, activation))
+        return restore_layout(conv_bias_block(input, steps, squeeze_excite, residual), input, conv_weight)
 
     output = packed.mbconv(
         to_channels_last(input),
@@ -156,13 +131,6 @@ def mbconv(
         squeeze_excite.gate if squeeze_excite else "sigmoid",
     )
     return restore_layout(output, input, conv_weight)
-
-
-def _gate(hidden: Tensor, se: SqueezeExcite) -> Tensor:
-    plain = check_window(1, 0, 1)
-    mean = hidden.mean((2, 3), keepdim=True)
-    squeezed = run_checked("pointwise", mean, se.reduce_weight, se.reduce_bias, plain, 1, se.activation)
-    return apply_activation(se.gate, run_checked("pointwise", squeezed, se.expand_weight, se.expand_bias, plain, 1))
 
 
 def _packed_squeeze_excite(se: SqueezeExcite | None, hidden: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from convfirst_ext.ops.activation import apply_activation
 from convfirst_ext.ops.channel_moments import channel_moments
 from convfirst_ext.ops.layout import to_channels_last
 
@@ -35,7 +36,7 @@ def batch_norm(
         activation: one of ``ACTIVATIONS`` of this module.
 
     Returns:
-        The result in channels_last format, differentiable once; mean and biased variance, without gradients.
+        The result in channels_last format, differentiable; mean and biased variance, without gradients.
     """
     return _BatchNorm.apply(input, scale, shift, epsilon, activation)  # type: ignore[no-untyped-call]
 
@@ -50,15 +51,20 @@ class _BatchNorm(torch.autograd.Function):
         deviation = (variance + epsilon).rsqrt_()
         factor = scale * deviation
         offset = torch.addcmul(shift, factor, mean, value=-1)
-        ctx.activation = activation
-        ctx.save_for_backward(value, factor, offset, mean, deviation)
+        ctx.activation, ctx.epsilon = activation, epsilon
+        ctx.save_for_backward(input, scale, shift, factor, offset, mean, deviation)
         ctx.mark_non_differentiable(mean, variance)
         return apply(value, factor, offset, activation, None), mean, variance
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        value, factor, offset, mean, deviation = ctx.saved_tensors
+        input, scale, shift, factor, offset, mean, deviation = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody will differentiate the gradients again
+            output = F.batch_norm(input, None, None, scale, shift, True, eps=ctx.epsilon)
+            leaves = [t for t in (input, scale, shift) if t.requires_grad]
+            found = iter(torch.autograd.grad(apply_activation(ctx.activation, output), leaves, grad, create_graph=True))
+            return *(next(found) if t.requires_grad else None for t in (input, scale, shift)), None, None
+        value = to_channels_last(input)
         dense = to_channels_last(grad)
         _, sums = backward(dense, value, factor, offset, mean, ctx.activation, None, None, False)
         factors = input_factors(factor, mean, deviation, sums, value)
