@@ -8,9 +8,10 @@ knows the backend "convfirst".
 from convfirst_ext import _loading  # isort: skip  (the operators must be there before anything names them)
 from convfirst_ext import analysis, nn, ops
 from convfirst_ext.fusion import compiling, explain, optimize, patch
+from convfirst_ext.ops.kept_memory import release_memory
 
 compiling.register()
 
 __version__ = _loading.VERSION
 
-__all__ = ["__version__", "analysis", "explain", "nn", "ops", "optimize", "patch"]
+__all__ = ["__version__", "analysis", "explain", "nn", "ops", "optimize", "patch", "release_memory"]

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import convfirst_ext as cf
 from convfirst_ext import ops
 from convfirst_ext.ops.activation import apply_activation
 from convfirst_ext.ops.conv_norm_block import ConvNorm, conv_norm_block
@@ -156,12 +157,12 @@ def test_kept_memory_is_used_again_and_can_be_given_back() -> None:
     first = conv_norm_block(image, *arguments).output
     expected = first.clone()
     del first
-    torch.ops.convfirst.release_kept_memory()
+    cf.release_memory()
     second = conv_norm_block(image, *arguments).output
     assert torch.equal(second, expected)
     del second
-    assert torch.ops.convfirst.release_kept_memory() >= expected.numel() * 4
-    assert torch.ops.convfirst.release_kept_memory() == 0
+    assert cf.release_memory() >= expected.numel() * 4
+    assert cf.release_memory() == 0
 
 
 def test_second_gradients() -> None:
