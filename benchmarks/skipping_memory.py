@@ -74,7 +74,8 @@ def call_of(layer: Layer, contestant: str) -> Callable[[], torch.Tensor]:
         function = ops.split_conv_transpose2d if ours else F.conv_transpose2d
         return lambda: function(image, weight, None, stride, padding, 0, groups, dilation)
     if layer.kind == "weights":
-        grad = torch.randn_like(F.conv2d(image, weight, None, stride, padding, dilation, groups))
+        grad = torch.randn(F.conv2d(image, weight, None, stride, padding, dilation, groups).shape)
+        grad = grad if contestant == "eager" else grad.contiguous(memory_format=torch.channels_last)
         if ours:
             return lambda: ops.strided_weight_grad(image, shape, grad, stride, padding, dilation, groups)
         arguments = (None, (stride,) * 2, (padding,) * 2, (dilation,) * 2, False, (0, 0), groups, [False, True, False])

@@ -141,6 +141,8 @@ class NormedSpatial {
                      const NormedResults& results) const;
   void gather_grad(const Band& band, const NormedGrad& grad, float* out) const;
   void add_weight_grad(const Band& band, const float* a, const float* dy, float* sums) const;
+  void add_three_columns(const Band& band, const float* a, const float* dy, std::vector<int64_t>& runs,
+                         float* sums) const;
   void input_grad(const Band& band, const float* dy, const float* weights, float* scratch,
                   const NormedResults& results) const;
 
@@ -149,6 +151,7 @@ class NormedSpatial {
   const Kernels<float>& kernels_;
   const SpatialFamily<float>& family_;
   const int64_t padded_w_, spread_w_;
+  const bool three_columns_;
   const std::vector<float> ones_, zeros_;
 };
 

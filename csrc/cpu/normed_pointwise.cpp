@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kBandFloats = 96 * 1024;
 constexpr int64_t kTileRows = 28;
-constexpr int64_t kGroupPixels = 128;  // summed in registers before they join the weight gradient
+constexpr int64_t kGroupPixels = 64;  // summed in registers before they join the weight gradient
 constexpr int64_t kMostParts = 16, kLeastParts = 4;
 constexpr int64_t kPartialBytes = int64_t{4} << 20;  // of all parts' weight gradients
 

@@ -35,6 +35,8 @@ NormedSpatial::NormedSpatial(const NormedConv& conv)
       family_(conv.group_in() > 1 ? kernels_.grouped8 : kernels_.depthwise),
       padded_w_((conv.out_w - 1) * conv.window.stride_w + conv.window.span_w()),
       spread_w_(conv.in.w + conv.window.span_w() - 1),
+      three_columns_(conv.group_in() > 1 && conv.window.kernel_w == 3 && conv.window.stride_w == 1 &&
+                     conv.window.stride_h == 1 && conv.window.dilation_w == 1 && conv.window.dilation_h == 1),
       ones_(static_cast<size_t>(conv.in.c), 1.0f),
       zeros_(static_cast<size_t>(conv.blocks() * kLanes), 0.0f) {}
 
@@ -176,6 +178,7 @@ void NormedSpatial::add_weight_grad(const Band& band, const float* a, const floa
   std::vector<int64_t> runs(static_cast<size_t>(2 * (band.end - band.first)));
   int64_t* a_runs = runs.data();
   int64_t* b_runs = a_runs + (band.end - band.first);
+  if (three_columns_) return add_three_columns(band, a, dy, runs, sums);
   for (int64_t tap = 0; tap < conv_.taps(); ++tap) {
     const int64_t up = tap / w.kernel_w * w.dilation_h - w.top, left = tap % w.kernel_w * w.dilation_w - w.left;
     const int64_t x0 = left >= 0 ? 0 : ceil_div(-left, w.stride_w);
@@ -192,6 +195,27 @@ void NormedSpatial::add_weight_grad(const Band& band, const float* a, const floa
     o.a_step = o.b_step = w.stride_w * kLanes;
     o.c = sums + (band.block * conv_.taps() + tap) * inputs() * kLanes;
     grouped() ? kernels_.inner8(o) : kernels_.inner(o);
+  }
+}
+
+// All kernel columns of a row at once: zeros stand where a row of dy ends, so every input column counts for each.
+void NormedSpatial::add_three_columns(const Band& band, const float* a, const float* dy, std::vector<int64_t>& runs,
+                                      float* sums) const {
+  const Window& w = conv_.window;
+  const int64_t width = conv_.in.w;
+  for (int64_t ky = 0; ky < w.kernel_h; ++ky) {
+    OuterArgs<float> o{};
+    o.a_runs = runs.data(), o.b_runs = runs.data() + (band.end - band.first);
+    for (int64_t y = band.first_out; y < band.end_out; ++y) {
+      const int64_t row = y + ky - w.top;
+      if (row < band.first || row >= band.end) continue;
+      runs[o.run_count] = (row - band.first) * width * kLanes;
+      runs[band.end - band.first + o.run_count++] = (y - band.first_out) * spread_w_ * kLanes;
+    }
+    if (!o.run_count) continue;
+    o.a = a, o.b = dy, o.a_step = o.b_step = kLanes, o.pixels = width, o.last_lanes = kLanes;
+    o.c = sums + (band.block * conv_.taps() + ky * w.kernel_w) * inputs() * kLanes, o.c_block = inputs() * kLanes;
+    kernels_.inner8_three(o);
   }
 }
 

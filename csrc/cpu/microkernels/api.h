@@ -230,6 +230,7 @@ struct Kernels {
   OuterKernel<E> outer[kMaxOuterBlocks][kMaxOuterRows];  // fp32 only
   OuterKernel<E> inner;                                  // fp32 only: kRows = 0
   OuterKernel<E> inner8;                                 // fp32 only: lanes by the eight lanes of their group
+  OuterKernel<E> inner8_three;                           // fp32 only: for three kernel columns at once
   SpatialFamily<E> depthwise;
   SpatialFamily<E> grouped8;
   GatherKernel<E> gather[kStorageCount];

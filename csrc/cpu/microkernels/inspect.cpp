@@ -59,7 +59,7 @@ const Entry kEntries[] = {
 #define GEMM(rows, blocks) {"gemm_" #rows "x" #blocks, Family::kGemm, rows, blocks, 0},
 #define GEMM_NARROW(rows) {"gemm_narrow_" #rows, Family::kGemmNarrow, rows, 1, 0},
 #define OUTER(rows, blocks) {"outer_" #rows "x" #blocks, Family::kOuter, rows, blocks, 0},
-#define INNER(name) {#name, Family::kInner, #name[5] == '8' ? 8 : 0, 1, 0},
+#define INNER(name) {#name, Family::kInner, #name[5] == '8' ? 8 : 0, sizeof(#name) > 8 ? 3 : 1, 0},
 #define SPATIAL(family, kernel, stride, tile)                                                                   \
   {#family "_k" #kernel "s" #stride "_t" #tile, is_depthwise(#family) ? Family::kDepthwise : Family::kGrouped8, \
    kernel, stride, tile},
@@ -145,6 +145,7 @@ Trial trial_in(int isa, const Entry& e, uint64_t seed, bool timing) {
     case Family::kOuter:
       return outer_trial<E>(table.outer[e.second - 1][e.first - 1], {e.first, e.second, false}, random, timing);
     case Family::kInner:
+      if (e.second == 3) return three_trial<E>(table.inner8_three, random, timing);
       return outer_trial<E>(e.first ? table.inner8 : table.inner, {e.first, 1, true}, random, timing);
     case Family::kStorage:
       return storage_trial<E>(table, static_cast<Pass>(e.first), static_cast<Storage>(e.second), random, timing);

@@ -64,6 +64,15 @@ CONVFIRST_INLINE void for_groups(const NormArgs<E>& n, Body body) {
   }
 }
 
+// Pixels of one block of channels lie a whole pixel apart, too far for the hardware to see where a walk over them
+// leads.
+constexpr int64_t kAhead = 16;
+
+template <class E>
+CONVFIRST_INLINE void fetch_ahead(const E* values, int64_t stride, int64_t i) {
+  __builtin_prefetch(values + (i + kAhead) * stride);
+}
+
 // Where a block of channels of the output begins.
 template <class E>
 CONVFIRST_INLINE E* block_of(const NormArgs<E>& n, int64_t c) {
@@ -85,6 +94,7 @@ void apply_norm(const NormArgs<E>& n) {
       E* out = block_of(n, c);
       const int64_t stored = n.out_panel ? kLanes : lanes;
       for (int64_t i = p; i < p + pixels; ++i) {
+        fetch_ahead(n.x + c, n.x_stride, i);
         const Vec z = Vec::fma(load_lanes(n.x + i * n.x_stride + c, lanes), scale, shift);
         Vec v = activated<decltype(tag)::value>(z) * gate;
         if (n.other) v = v + load_lanes(n.other + i * n.other_stride + c, lanes);
@@ -103,6 +113,7 @@ void combine(const NormArgs<E>& n) {
     E* out = block_of(n, c);
     const int64_t stored = n.out_panel ? kLanes : lanes;
     for (int64_t i = p; i < p + pixels; ++i) {
+      fetch_ahead(n.x + c, n.x_stride, i), fetch_ahead(n.other + c, n.other_stride, i);
       const Vec rest = Vec::fma(gate, load_lanes(n.x + i * n.x_stride + c, lanes), shift);
       const Vec v = Vec::fma(scale, load_lanes(n.other + i * n.other_stride + c, lanes), rest);
       store_lanes(v, out + i * n.out_stride, stored);
@@ -122,6 +133,8 @@ void activation_grad(const NormArgs<E>& n) {
       const Vec mean = load_lanes(n.mean + c, lanes);
       Vec sum = Vec::zero(), products = Vec::zero();
       for (int64_t i = p; i < p + pixels; ++i) {
+        fetch_ahead(n.x + c, n.x_stride, i);
+        if (n.out) __builtin_prefetch(n.out + c + (i + kAhead) * n.out_stride, 1);
         const Vec x = load_lanes(n.x + i * n.x_stride + c, lanes);
         const Vec d = Vec::fma(load_lanes(n.other + i * n.other_stride + c, lanes), gate, offset);
         const Vec v = times_slope<decltype(tag)::value>(Vec::fma(x, scale, shift), d);

@@ -91,3 +91,43 @@ void inner8(const OuterArgs<E>& o) {
     (V::load(c) + acc[i]).store(c);
   }
 }
+
+template <class V, int kInput>
+CONVFIRST_INLINE void add_to_three(V (&acc)[3][8], V left, const V (&right)[3]) {
+  const V spread = V::template spread_in_groups<kInput>(left);
+  CONVFIRST_UNROLL
+  for (int j = 0; j < 3; ++j) acc[j][kInput] = V::fma(spread, right[j], acc[j][kInput]);
+}
+
+// The same for three kernel columns at once, c[j] with B[p + 2 - j], so that a spread serves three products: the
+// kernel columns of a 3x3 convolution of stride 1, whose B has two zeros on either side of a row.
+template <class E>
+void inner8_three(const OuterArgs<E>& o) {
+  using V = typename Simd<E>::Wide;
+  V acc[3][8];
+  CONVFIRST_UNROLL
+  for (int i = 0; i < 24; ++i) acc[i / 8][i % 8] = V::zero();
+  for (int64_t run = 0; run < o.run_count; ++run) {
+    const E* a = o.a + o.a_runs[run];
+    const E* b = o.b + o.b_runs[run];
+    V right[3] = {V::zero(), V::load(b + o.b_step), V::load(b)};
+    for (int64_t p = 0; p < o.pixels; ++p, a += o.a_step, b += o.b_step) {
+      right[0] = V::load(b + 2 * o.b_step);
+      const V left = V::load(a);
+      add_to_three<V, 0>(acc, left, right);
+      add_to_three<V, 1>(acc, left, right);
+      add_to_three<V, 2>(acc, left, right);
+      add_to_three<V, 3>(acc, left, right);
+      add_to_three<V, 4>(acc, left, right);
+      add_to_three<V, 5>(acc, left, right);
+      add_to_three<V, 6>(acc, left, right);
+      add_to_three<V, 7>(acc, left, right);
+      right[2] = right[1], right[1] = right[0];
+    }
+  }
+  CONVFIRST_UNROLL
+  for (int i = 0; i < 24; ++i) {
+    E* c = o.c + i / 8 * o.c_block + i % 8 * V::kWidth;
+    (V::load(c) + acc[i / 8][i % 8]).store(c);
+  }
+}

@@ -102,6 +102,8 @@ struct OuterTrial {
 };
 template <class E>
 Trial outer_trial(OuterKernel<E> kernel, const OuterTrial& kind, Random& random, bool timing);
+template <class E>
+Trial three_trial(OuterKernel<E> kernel, Random& random, bool timing);
 
 enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize, kRescale };
 template <class E>

@@ -140,6 +140,32 @@ Trial outer_trial(OuterKernel<E> kernel, const OuterTrial& kind, Random& random,
 }
 
 template <class E>
+Trial three_trial(OuterKernel<E> kernel, Random& random, bool timing) {
+  const int64_t lanes = kLanesOf<E>, pixels = timing ? 56 : 1 + random.below(9), c_block = 8 * lanes;
+  const auto a = std::make_shared<std::vector<E>>(random.elements<E>(pixels * lanes));
+  const auto b = std::make_shared<std::vector<E>>(random.elements<E>((pixels + 2) * lanes));
+  const auto before = std::make_shared<std::vector<float>>(random.integers(3 * c_block));
+  const auto c = std::make_shared<std::vector<E>>(elements_of<E>(*before));
+  static constexpr int64_t kStart[] = {0};
+  const OuterArgs<E> args{a->data(), lanes, b->data(), lanes, kStart, kStart, 1, pixels, c->data(), c_block, lanes};
+  Trial trial;
+  trial.run = [=] { (void)a, (void)b, (void)c, kernel(args); };
+  trial.flops = 2.0 * static_cast<double>(pixels * lanes * 24);
+  trial.bytes = static_cast<double>(sizeof(E) * (a->size() + b->size() + 2 * c->size()));
+  trial.error = [=] {
+    std::vector<float> expected = *before;
+    for (int64_t i = 0; i < 24 * lanes; ++i) {
+      const int64_t column = i / c_block, row = i / lanes % 8, n = i % lanes;
+      for (int64_t p = 0; p < pixels; ++p) {
+        expected[i] += exact_float((*a)[p * lanes + n / 8 * 8 + row]) * exact_float((*b)[(p + 2 - column) * lanes + n]);
+      }
+    }
+    return worst(floats_of(*c), expected);
+  };
+  return trial;
+}
+
+template <class E>
 Trial spatial_trial(SpatialKernel<E> kernel, const SpatialTrial& kind, Random& random, bool timing) {
   constexpr int kLanes = kLanesOf<E>;
   const bool grouped = kind.grouped, any = kind.any;
@@ -198,6 +224,8 @@ template Trial gemm_trial(GemmKernel<float>, const GemmTrial&, Random&, bool);
 template Trial gemm_trial(GemmKernel<Half>, const GemmTrial&, Random&, bool);
 template Trial outer_trial(OuterKernel<float>, const OuterTrial&, Random&, bool);
 template Trial outer_trial(OuterKernel<Half>, const OuterTrial&, Random&, bool);
+template Trial three_trial(OuterKernel<float>, Random&, bool);
+template Trial three_trial(OuterKernel<Half>, Random&, bool);
 template Trial spatial_trial(SpatialKernel<float>, const SpatialTrial&, Random&, bool);
 template Trial spatial_trial(SpatialKernel<Half>, const SpatialTrial&, Random&, bool);
 
