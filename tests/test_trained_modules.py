@@ -172,3 +172,24 @@ def test_compiled_models_see_the_original_layers() -> None:
     model = patched_block()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(IMAGE), block()(IMAGE), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "convnext_atto", "resnet18"])
+def test_memory_format_is_that_of_torch(name: str) -> None:
+    """Stock users may call view on what a block gives."""
+    stock = network(name).train()
+    patched = cf.patch(copy.deepcopy(stock))
+    for weights, image in ((torch.contiguous_format,) * 2, (torch.channels_last,) * 2):
+        formats = []
+        for model in (stock, patched):
+            model.to(memory_format=weights)
+            seen: list[bool] = []
+            handles = [
+                block.register_forward_hook(lambda *call, seen=seen: seen.append(call[2].is_contiguous()))
+                for block in (model.blocks.children() if hasattr(model, "blocks") else list(model.children())[:-1])
+            ]
+            model(torch.randn(2, 3, 64, 64).contiguous(memory_format=image))
+            for handle in handles:
+                handle.remove()
+            formats.append(seen)
+        assert formats[0] == formats[1] and formats[0]

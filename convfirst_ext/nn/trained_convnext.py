@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from convfirst_ext.nn.trained_module import TrainedModule, is_watched
 from convfirst_ext.ops.conv_norm_block import ConvNorm, conv_norm_block
+from convfirst_ext.ops.layout import restore_layout
 
 
 class ConvNeXtPaths(NamedTuple):
@@ -65,6 +66,7 @@ class TrainedConvNeXt(TrainedModule):
         drops = getattr(drop_path, "drop_prob", getattr(drop_path, "p", 0.0)) > 0
         layers = (ConvNorm(activation=paths.activation, batch_norm=False), ConvNorm(batch_norm=False))
         output, _ = conv_norm_block(value, layers, weights, [None, scale], shifts, residual=None if drops else input)
+        output = restore_layout(output, input, self.get_submodule(paths.depthwise).weight)  # type: ignore[arg-type]
         return input + drop_path(output) if drops else output
 
 

@@ -13,6 +13,7 @@ from convfirst_ext.nn.activation import activation_name
 from convfirst_ext.nn.squeeze_excite import SqueezeExcite
 from convfirst_ext.nn.trained_module import is_plain_norm, is_watched, takes, update_running
 from convfirst_ext.ops.conv_norm_block import ConvNorm, conv_norm_block
+from convfirst_ext.ops.layout import restore_layout
 from convfirst_ext.ops.normed_activation import ACTIVATIONS
 
 
@@ -122,7 +123,7 @@ def train_layers(
     )
     for layer, pixels, (mean, variance) in zip(layers, sizes, statistics, strict=True):
         update_running(layer.norm, mean, variance, pixels)  # type: ignore[arg-type]
-    return output
+    return restore_layout(output, input, *(layer.convolution.weight for layer in layers))  # type: ignore[misc, arg-type]
 
 
 def _sizes(input: Tensor, layers: Sequence[Layer]) -> list[int] | None:

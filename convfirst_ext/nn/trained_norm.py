@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from convfirst_ext.nn.trained_module import TrainedModule, is_plain_norm, is_watched, update_running
 from convfirst_ext.ops import normed_activation
+from convfirst_ext.ops.layout import restore_layout
 
 
 class TrainedNorm(TrainedModule):
@@ -29,4 +30,4 @@ class TrainedNorm(TrainedModule):
             input, self.weight, self.bias, self.eps, self.trained_activation
         )
         update_running(self, mean, variance, pixels)
-        return output
+        return restore_layout(output, input)

@@ -21,8 +21,8 @@ def prefers_channels_last(tensor: Tensor) -> bool:
     return is_channels_last(tensor) and not tensor.is_contiguous()
 
 
-def restore_layout(output: Tensor, input: Tensor, weight: Tensor) -> Tensor:
-    """The output in the memory format torch.nn.functional.conv2d would give it."""
-    if prefers_channels_last(input) or prefers_channels_last(weight):
+def restore_layout(output: Tensor, input: Tensor, *weights: Tensor) -> Tensor:
+    """The output in the memory format that torch's convolutions with these weights, one after the other, would give."""
+    if prefers_channels_last(input) or any(prefers_channels_last(weight) for weight in weights):
         return output
     return output.contiguous()
