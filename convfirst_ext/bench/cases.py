@@ -78,7 +78,11 @@ def prepare(case: Case, directory: Path, seed: int = 0) -> PreparedCase:
 
 @torch.no_grad()
 def randomize(model: nn.Module, calibration_shape: tuple[int, ...]) -> None:
-    """Gives batch norms, biases and layer scales values that matter, in place, from torch's generator."""
+    """Gives batch norms, biases and layer scales values that matter, in place, from torch's generator.
+
+    Statistics are those of random images: others let activations of some deep networks explode, and with them every
+    runtime's roundings.
+    """
     for name, parameter in model.named_parameters():
         if name.endswith("gamma"):  # layer scale: 1e-6 at initialisation, which hides the whole block
             parameter.uniform_(0.1, 0.3)
@@ -89,10 +93,6 @@ def randomize(model: nn.Module, calibration_shape: tuple[int, ...]) -> None:
         norm.weight.uniform_(0.7, 1.3)
         norm.bias.normal_(0.0, 0.2)
     _measure_statistics(model, norms, calibration_shape)
-    for norm in norms:
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.add_(0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean))
-        norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.8, 1.25))
 
 
 def _measure_statistics(model: nn.Module, norms: list[nn.BatchNorm2d], shape: tuple[int, ...]) -> None:
