@@ -226,7 +226,8 @@ def test_compiles_with_gradients(op: str) -> None:
     compiled = torch.compile(case.run, fullgraph=True, backend="aot_eager")
     expected = torch.autograd.grad(case.run(leaves).square().sum(), list(leaves.values()))
     actual = torch.autograd.grad(compiled(leaves).square().sum(), list(leaves.values()))
-    torch.testing.assert_close(actual, expected)
+    for ours, eager in zip(actual, expected, strict=True):  # blocks are one operator in eager mode only
+        torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5 * eager.abs().max().item())
 
 
 @pytest.mark.parametrize("op", list(CASES))
