@@ -23,10 +23,11 @@ WATCHED = ("torch", "timm", "torchvision", "pybind11")
 ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/__init__.py", {"torch", "_loading", "ops", "nn", "fusion", "analysis"}),
     ("convfirst_ext/_loading.py", {"torch", "_native"}),
+    ("convfirst_ext/_extras.py", set()),
     ("convfirst_ext/cli.py", {"apps"}),
     (
         "convfirst_ext/apps/",
-        {"torch", "timm", "torchvision", "apps", "nn", "fusion", "bench", "_native", "models", "", "cli"},
+        {"torch", "timm", "torchvision", "apps", "nn", "fusion", "bench", "_native", "_extras", "models", "", "cli"},
     ),
     ("convfirst_ext/ops/", {"torch", "ops"}),
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),
@@ -37,7 +38,7 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/models/", {"torch", "timm", "nn", "models"}),
     (
         "convfirst_ext/training/",
-        {"torch", "timm", "torchvision", "training", "models", "nn", "fusion"},
+        {"torch", "timm", "torchvision", "training", "models", "nn", "fusion", "_extras"},
     ),
 ]
 

@@ -84,41 +84,51 @@ def fold_convolutions(graph_module: fx.GraphModule) -> int:
 def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
     weight = conv.weight.detach().double()
     bias = None if conv.bias is None else conv.bias.detach().double()
-    norm_node, norm = _following_norm(graph_module, node)
-    inner: str | None = "identity"
+    source = str(node.target)
+    norm = absorb_norm(graph_module, node, source)
     if norm is not None:
         affine = recognition.affine_of(norm)
         weight = weight * affine.scale.view(-1, 1, 1, 1)
         bias = affine.shift if bias is None else bias * affine.scale + affine.shift
-        inner = recognition.activation_inside(norm)
     weight, bias = weight.float(), None if bias is None else bias.float()
     choice = recognition.choose_for(conv, packed=True)
-    source = str(node.target)
-    if norm_node is not None and norm is not None:
-        if inner == "identity":
-            bypass(graph_module, norm_node)
-        else:
-            replace_module(graph_module, norm_node, flat_name(source, "activation"), norm.get_submodule("act"))
     if choice.kernel is None:
         if norm is not None:
             replace_module(graph_module, node, flat_name(source, "torch"), _torch_convolution(conv, weight, bias))
         return False
     folded = FoldedConv(source, conv, choice.kernel, weight, bias)
-    follower = only_user(node)
-    activation = activation_at(graph_module, follower)
-    if follower is not None and activation is not None:
-        folded.activation = activation
-        bypass(graph_module, follower)
+    folded.activation = absorb_activation(graph_module, node)
     replace_module(graph_module, node, flat_name(source, "folded"), folded)
     return True
 
 
-def _following_norm(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node | None, nn.BatchNorm2d | None]:
+def absorb_norm(graph_module: fx.GraphModule, node: fx.Node, source: str) -> nn.BatchNorm2d | None:
+    """Takes the batch norm behind a node out of the graph, for its caller to fold; leaves the activation inside it.
+
+    Args:
+        graph_module: of the node.
+        node: whose result only the batch norm takes, if there is one.
+        source: name of the node's layer.
+    """
     follower = only_user(node)
     norm = module_of(graph_module, follower)
-    if norm is None or not recognition.is_batch_norm(norm):
-        return None, None
-    return follower, norm  # type: ignore[return-value]
+    if follower is None or not isinstance(norm, nn.BatchNorm2d) or not recognition.is_batch_norm(norm):
+        return None
+    if recognition.activation_inside(norm) == "identity":
+        bypass(graph_module, follower)
+    else:
+        replace_module(graph_module, follower, flat_name(source, "activation"), norm.get_submodule("act"))
+    return norm
+
+
+def absorb_activation(graph_module: fx.GraphModule, node: fx.Node) -> str:
+    """Takes the activation behind a node out of the graph and names it; "identity" where there is none."""
+    follower = only_user(node)
+    activation = activation_at(graph_module, follower)
+    if follower is None or activation is None:
+        return "identity"
+    bypass(graph_module, follower)
+    return activation
 
 
 def _torch_convolution(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:

@@ -38,8 +38,8 @@ def train_fused(model: nn.Module) -> None:
         become(model, TrainedConvNeXt)
         model.trained_paths = convnext  # type: ignore[assignment]
         return
-    if isinstance(model, nn.BatchNorm2d) and _norm_activation(model) is not None:
-        activation = _norm_activation(model)
+    activation = _norm_activation(model) if isinstance(model, nn.BatchNorm2d) else None
+    if activation is not None:
         become(model, TrainedNorm)
         model.trained_activation = activation  # type: ignore[assignment]
         return

@@ -7,7 +7,7 @@ import copy
 from torch import fx, nn
 
 from convfirst_ext.fusion import recognition
-from convfirst_ext.fusion.folding import activation_at, bypass, flat_name, module_of, only_user, replace_module
+from convfirst_ext.fusion.folding import absorb_activation, absorb_norm, flat_name, module_of, replace_module
 from convfirst_ext.nn import ConvTranspose2d
 
 
@@ -40,19 +40,10 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.ConvTranspose2d)
     replacement.__dict__.pop("_kept", None)
     replacement.__class__ = ConvTranspose2d
     assert isinstance(replacement, ConvTranspose2d)
-    follower = only_user(node)
-    norm = module_of(graph_module, follower)
-    if follower is not None and norm is not None and recognition.is_batch_norm(norm):
-        _fold_norm(replacement, recognition.affine_of(norm))  # type: ignore[arg-type]
-        if recognition.activation_inside(norm) == "identity":  # type: ignore[arg-type]
-            bypass(graph_module, follower)
-        else:
-            replace_module(graph_module, follower, flat_name(source, "activation"), norm.get_submodule("act"))
-        follower = only_user(node)
-    activation = activation_at(graph_module, follower)
-    if follower is not None and activation is not None:
-        replacement.activation = activation
-        bypass(graph_module, follower)
+    norm = absorb_norm(graph_module, node, source)
+    if norm is not None:
+        _fold_norm(replacement, recognition.affine_of(norm))
+    replacement.activation = absorb_activation(graph_module, node)
     replace_module(graph_module, node, flat_name(source, "transposed"), replacement)
 
 

@@ -265,11 +265,7 @@ class _Backward:
         output = None if factors is None else self.values[i + 1]
         before = self.norms[i - 1] if i else None
         activation = self.plan.layers[i - 1].activation if i else "identity"
-        gate = None
-        if i and i - 1 == self.plan.squeezed:
-            assert self.squeeze is not None
-            with torch.no_grad():
-                gate = _gate(self.plan, self.squeeze, self.se)
+        leaves, gate = self._gate_again() if i and i - 1 == self.plan.squeezed else ([], None)
         if not has_kernel(self.weights[i], *layer.window):
             one, zero = torch.ones_like(norm.scale), torch.zeros_like(norm.shift)
             dense = of_norm
@@ -279,12 +275,21 @@ class _Backward:
         scale, shift, mean = (None, None, None) if before is None else before[:3]
         arguments = (activation, self.weights[i], *layer.window, needs_input)
         of_input, of_weight, sums, of_gate = normed_conv2d.backward(
-            of_norm, output, factors, self.values[i], scale, shift, mean, gate, *arguments
+            of_norm,
+            output,
+            factors,
+            self.values[i],
+            scale,
+            shift,
+            mean,
+            None if gate is None else gate.detach(),
+            *arguments,
         )
         self.of_weights[i] = of_weight
         if gate is None:
             return of_input, sums
-        return self._squeeze_excite(i, of_input, gate, of_gate)
+        of_squeeze, *self.of_squeeze_excite = torch.autograd.grad(gate, leaves, of_gate)
+        return self._unsqueezed(i, of_input, gate.detach(), of_squeeze)
 
     def _factors(self, i: int, sums: Tensor) -> Tensor | None:
         """What turns the norm's gradient into that of the convolution's output; None where they are the same."""
@@ -312,13 +317,15 @@ class _Backward:
             to_channels_last(of_input), self.values[i], *norm, activation, None, None, True
         )
 
-    def _squeeze_excite(self, i: int, grad: Tensor, gate: Tensor, of_gate: Tensor) -> tuple[Tensor, Tensor]:
-        """Through gate and squeeze back to the norm before them."""
+    def _gate_again(self) -> tuple[list[Tensor], Tensor]:
+        """The squeeze and squeeze-excite's parameters as leaves, and the gate that they give."""
         assert self.squeeze is not None
+        leaves = [t.detach().requires_grad_() for t in (self.squeeze, *self.se)]
         with torch.enable_grad():
-            leaves = [t.detach().requires_grad_() for t in (self.squeeze, *self.se)]
-            again = _gate(self.plan, leaves[0], leaves[1:])
-            of_squeeze, *self.of_squeeze_excite = torch.autograd.grad(again, leaves, of_gate)
+            return leaves, _gate(self.plan, leaves[0], leaves[1:])
+
+    def _unsqueezed(self, i: int, grad: Tensor, gate: Tensor, of_squeeze: Tensor) -> tuple[Tensor, Tensor]:
+        """Through the product with the gate and the squeeze back to the norm before them."""
         value, norm = self.values[i], self.norms[i - 1]
         offset = (of_squeeze / (value.shape[2] * value.shape[3])).contiguous()
         activation = self.plan.layers[i - 1].activation

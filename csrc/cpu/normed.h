@@ -45,6 +45,15 @@ struct NormedGrad {
   const float *grad, *y, *factors;
 };
 
+// Adds up, in double, what parts left: [parts][floats] into [floats].
+inline void add_parts(const float* values, int64_t parts, int64_t floats, float* out) {
+  for (int64_t i = 0; i < floats; ++i) {
+    double sum = 0.0;
+    for (int64_t part = 0; part < parts; ++part) sum += values[part * floats + i];
+    out[i] = static_cast<float>(sum);
+  }
+}
+
 // Where a backward pass leaves its results; sums and weights in parts.
 struct NormedResults {
   float* input;      // the gradient of the input's norm (plain: of the input; with a gate: of what it gave); or nullptr

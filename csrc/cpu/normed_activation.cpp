@@ -39,15 +39,6 @@ const float* floats_like(const Tensor& t, const char* name, const Tensor& other)
   return static_cast<const float*>(view_like(t, name, other));
 }
 
-// Adds up what the parts left: [parts][floats] into [floats].
-void add_parts(const float* values, int64_t parts, int64_t floats, float* out) {
-  for (int64_t i = 0; i < floats; ++i) {
-    double sum = 0.0;
-    for (int64_t part = 0; part < parts; ++part) sum += values[part * floats + i];
-    out[i] = static_cast<float>(sum);
-  }
-}
-
 NormArgs<float> norm_args(const ImageView& in, const Tensor& scale, const Tensor& shift,
                           const std::string& activation) {
   NormArgs<float> n{};

@@ -115,7 +115,7 @@ struct Gradients {
 };
 
 // Adds the parts to the first, in their order.
-void add_parts(float* partial, int64_t parts, int64_t floats) {
+void join_parts(float* partial, int64_t parts, int64_t floats) {
   constexpr int64_t kRange = 4096;
   for_each_task(ceil_div(floats, kRange), [&](int64_t range) {
     const int64_t first = range * kRange, count = std::min(kRange, floats - first);
@@ -153,14 +153,9 @@ void run_backward(const NormedConv& conv, const Tensor& weight, const NormedGrad
   results.gate_sums = conv.in.gate ? data_of(gradients.gate) : nullptr;
   if (conv.in.gate) std::fill_n(results.gate_sums, conv.in.n * channels, 0.0f);
   driver.backward(needs_input ? gradient_weights(driver, conv, weight) : nullptr, grad, results);
-  add_parts(results.weights, parts, driver.weight_floats());
+  join_parts(results.weights, parts, driver.weight_floats());
   unpack_weight_grad(driver, conv, results.weights, data_of(gradients.weight));
-  float* sums = data_of(gradients.sums);
-  for (int64_t i = 0; i < 2 * channels; ++i) {
-    double sum = 0.0;
-    for (int64_t part = 0; part < parts; ++part) sum += results.sums[part * 2 * channels + i];
-    sums[i] = static_cast<float>(sum);
-  }
+  add_parts(results.sums, parts, 2 * channels, data_of(gradients.sums));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> normed_conv2d_backward(
