@@ -128,6 +128,19 @@ struct GatherArgs {
 template <class E>
 using GatherKernel = void (*)(const GatherArgs<E>&);
 
+// out[p][c] = in[c][p]: planes become channels.
+template <class E>
+struct InterleaveArgs {
+  const E* in;
+  int64_t in_plane;  // elements between planes
+  int64_t planes;
+  E* out;
+  int64_t out_stride;  // elements between pixels
+  int64_t pixels;
+};
+template <class E>
+using InterleaveKernel = void (*)(const InterleaveArgs<E>&);
+
 // out[p][c] = activation(in[p][c]) + residual[p][c], from blocks to NHWC storage.
 template <class E>
 struct FinishArgs {
@@ -236,6 +249,7 @@ struct Kernels {
   GatherKernel<E> gather[kStorageCount];
   FinishKernel<E> finish[kStorageCount];
   WidenKernel<E> widen[kStorageCount];
+  InterleaveKernel<E> interleave;
   ActivateKernel<E> activate;
   SumKernel<E> sum;
   ScaleKernel<E> scale;
