@@ -108,6 +108,7 @@ class Chain {
       while (first + count < step_count() && joins(first, first + count)) ++count;
       while (count > 1 && !DepthFirst<E>(&steps_[first], count).fits()) --count;
       for (int64_t i = 1; i < count; ++i) values_[first + i].inside = true;
+      values_[first + count].born = first;  // written while the first step still reads
       segments_.push_back({first, count});
       first += count;
     }

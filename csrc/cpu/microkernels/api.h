@@ -238,8 +238,10 @@ struct StorageOf<Half> {
 // The kernels that compute in E. Those of fp16 read and write fp16 storage only.
 template <class E>
 struct Kernels {
-  GemmKernel<E> gemm[kMaxGemmBlocks][kMaxGemmRows];      // nullptr where it does not fit the registers
-  GemmKernel<E> gemm_narrow[kMaxGemmRows];               // one block of at most half its channels
+  GemmKernel<E> gemm[kMaxGemmBlocks][kMaxGemmRows];  // nullptr where it does not fit the registers
+  GemmKernel<E> gemm_narrow[kMaxGemmRows];           // one block of at most half its channels
+  int most_rows[kMaxGemmBlocks];                     // of gemm; 0: none with as many blocks
+  int most_narrow_rows;
   OuterKernel<E> outer[kMaxOuterBlocks][kMaxOuterRows];  // fp32 only
   OuterKernel<E> inner;                                  // fp32 only: kRows = 0
   OuterKernel<E> inner8;                                 // fp32 only: lanes by the eight lanes of their group
