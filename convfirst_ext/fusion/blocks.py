@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import fx
 
 from convfirst_ext import ops
@@ -11,6 +12,7 @@ from convfirst_ext.fusion import recognition
 from convfirst_ext.fusion.folding import FoldedConv, flat_name, module_of, only_user, replace_module
 from convfirst_ext.nn import PackedConv2d, PackedMBConv
 from convfirst_ext.nn.packed_mbconv import FoldedLayer
+from convfirst_ext.nn.window import POINTWISE
 
 
 class _Match(NamedTuple):
@@ -26,6 +28,8 @@ def fuse_blocks(graph_module: fx.GraphModule) -> None:
         match = _match(graph_module, node)
         if match is not None:
             _emit(graph_module, match)
+    for node in list(graph_module.graph.nodes):
+        _fuse_gated_projection(graph_module, node)
     graph_module.graph.eliminate_dead_code()
 
 
@@ -90,6 +94,31 @@ def _match(graph_module: fx.GraphModule, node: fx.Node) -> _Match | None:
         and expansion.activation == convolution.activation
     )
     return _Match(source if expands else None, node, squeeze_excite, follower)  # type: ignore[arg-type]
+
+
+def _fuse_gated_projection(graph_module: fx.GraphModule, node: fx.Node) -> None:
+    """A squeeze-excite that no block took and the 1x1 convolution behind it: a block that convolves nothing."""
+    gate_module, follower = module_of(graph_module, node), only_user(node)
+    gate = None if gate_module is None else recognition.squeeze_excite_of(gate_module)
+    projection = _folded(graph_module, follower, "pointwise")
+    if gate is None or projection is None or follower is None or projection.groups != 1:
+        return
+    channels = projection.weight.shape[1]
+    packed = PackedMBConv(
+        None,
+        FoldedLayer(torch.ones(channels, 1, 1, 1), None),
+        FoldedLayer(projection.weight, projection.bias),
+        POINTWISE,
+        channels,
+        "identity",
+        projection.activation,
+        gate,
+    )
+    packed.source = projection.source
+    follower.args = (node.args[0],)
+    replace_module(graph_module, follower, flat_name(projection.source, "fused"), packed)
+    fuse_residual(graph_module, follower)
+    graph_module.graph.eliminate_dead_code()
 
 
 def _emit(graph_module: fx.GraphModule, match: _Match) -> None:

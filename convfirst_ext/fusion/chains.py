@@ -8,7 +8,14 @@ from torch import fx
 
 from convfirst_ext.fusion.classifier import is_flatten
 from convfirst_ext.fusion.folding import replace_module
-from convfirst_ext.nn import PackedChain, PackedConvNeXtBlock, PackedLayerNorm, PackedLinear, PackedPool
+from convfirst_ext.nn import (
+    PackedBlurPool,
+    PackedChain,
+    PackedConvNeXtBlock,
+    PackedLayerNorm,
+    PackedLinear,
+    PackedPool,
+)
 from convfirst_ext.nn.packed_chain import Link
 from convfirst_ext.nn.packed_module import PackedModule
 from convfirst_ext.ops.chain import MOST_CHANNELS, MOST_EXTENT
@@ -84,11 +91,22 @@ def _adds_alike(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return True
     module, added = _packed(graph_module, node), node.args[1]
     assert module is not None
+    if isinstance(module, PackedBlurPool):
+        return _alike(graph_module, node.args[0], added)
     if added is node.args[0]:
         return module.in_channels == module.out_channels and module.window.keeps_size
     if not isinstance(added, fx.Node) or _channels(graph_module, added) != module.out_channels:
         return False
     return _extent(graph_module, node) == _extent(graph_module, added)
+
+
+def _alike(graph_module: fx.GraphModule, first: object, second: object) -> bool:
+    """Whether two values certainly have one shape."""
+    if not isinstance(first, fx.Node) or not isinstance(second, fx.Node):
+        return False
+    channels = _channels(graph_module, first)
+    same = channels is not None and channels == _channels(graph_module, second)
+    return same and _extent(graph_module, first) == _extent(graph_module, second)
 
 
 def _channels(graph_module: fx.GraphModule, node: fx.Node) -> int | None:

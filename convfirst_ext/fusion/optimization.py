@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from convfirst_ext.fusion import hazards, recognition
 from convfirst_ext.fusion.blocks import fuse_blocks, pack_single_convolutions
+from convfirst_ext.fusion.blur import pack_blur_pools
 from convfirst_ext.fusion.boundary import add_boundary
 from convfirst_ext.fusion.chains import chain_modules
 from convfirst_ext.fusion.classifier import pack_classifier
@@ -81,6 +82,7 @@ class _Tracer(fx.Tracer):
         if (
             isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d))
             or recognition.squeeze_excite_of(m) is not None
+            or recognition.blur_pool_of(m) is not None
         ):
             return True
         if is_image_layer_norm(m) or convnext_parts(m) is not None:
@@ -158,6 +160,7 @@ def fuse_graph(traced: fx.GraphModule) -> bool:
     if pack_convnext(traced) + fold_convolutions(traced) + fold_transposed(traced) == 0:
         return False
     pack_convfirst(traced)
+    pack_blur_pools(traced)
     fuse_blocks(traced)
     pack_single_convolutions(traced)
     pack_classifier(traced)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convfirst_ext import ops
 from convfirst_ext.fusion.stand_ins import PaddedConv2d
-from convfirst_ext.nn import Conv2d
+from convfirst_ext.nn import BlurPool, Conv2d
 from convfirst_ext.nn.window import FusedWindow
 
 _ACTIVATION_CLASSES = {
@@ -194,6 +194,28 @@ def squeeze_excite_of(module: nn.Module) -> ops.SqueezeExcite | None:
         None if expand.bias is None else expand.bias.detach().float(),
         *names_of,  # type: ignore[arg-type]
     )
+
+
+class BlurShape(NamedTuple):
+    """What a BlurPool takes: channels, and the stride of its subsampling."""
+
+    channels: int
+    stride: int
+
+
+def blur_pool_of(module: nn.Module) -> BlurShape | None:
+    """The shape of a ``BlurPool``, or of timm's ``BlurPool2d`` with its usual filter and edges; None of another."""
+    if has_hooks(module):
+        return None
+    if type(module) is BlurPool:
+        return BlurShape(module.channels, module.stride)
+    if type(module).__name__ != "BlurPool2d":
+        return None
+    names = ("channels", "filt_size", "stride", "pad_mode")
+    channels, size, stride, edges = (getattr(module, name, None) for name in names)
+    if size != 3 or edges != "reflect" or not isinstance(channels, int) or not isinstance(stride, int):
+        return None
+    return BlurShape(channels, stride)
 
 
 def _is_pointwise(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from convfirst_ext.nn.convfirst import ConvFirst
 from convfirst_ext.nn.depthwise_separable import DepthwiseSeparableConv2d
 from convfirst_ext.nn.drop_path import DropPath
 from convfirst_ext.nn.mbconv import MBConv
+from convfirst_ext.nn.packed_blur_pool import PackedBlurPool
 from convfirst_ext.nn.packed_chain import PackedChain
 from convfirst_ext.nn.packed_conv2d import PackedConv2d
 from convfirst_ext.nn.packed_convnext_block import PackedConvNeXtBlock
@@ -24,6 +25,7 @@ __all__ = [
     "DepthwiseSeparableConv2d",
     "DropPath",
     "MBConv",
+    "PackedBlurPool",
     "PackedChain",
     "PackedConv2d",
     "PackedConvNeXtBlock",

@@ -18,7 +18,7 @@ _chain = _raw.chain_packed.default
 _profile_chain = _raw.profile_chain_packed.default
 
 # What a step is; csrc/cpu/chain_program.cpp reads the same numbers.
-CONVOLUTION, FUSED_BLOCK, GLOBAL_POOL, LAYER_NORM, CONVNEXT_BLOCK = range(5)
+CONVOLUTION, FUSED_BLOCK, GLOBAL_POOL, LAYER_NORM, CONVNEXT_BLOCK, BLUR_POOL = range(6)
 # Larger layers do not become part of a chain.
 MOST_CHANNELS, MOST_EXTENT = 1 << 20, 1 << 10
 # fp16: products that are added before their sum is added in fp32 (csrc/cpu/microkernels/api.h), and the largest number.
@@ -29,7 +29,7 @@ class Step(NamedTuple):
     """One block of a chain.
 
     Attributes:
-        kind: CONVOLUTION, FUSED_BLOCK, GLOBAL_POOL, LAYER_NORM or CONVNEXT_BLOCK.
+        kind: CONVOLUTION, FUSED_BLOCK, GLOBAL_POOL, LAYER_NORM, CONVNEXT_BLOCK or BLUR_POOL.
         integers: what the kernel needs beside its weights.
         tensors: packed weights and biases, in the order in which the kernel reads them.
     """
@@ -69,7 +69,8 @@ def program_of(steps: Sequence[Step], wiring: Sequence[tuple[int, int]]) -> str:
 
     Args:
         steps: in the order in which they run.
-        wiring: of every step the value it reads and the value it adds to its result, or -1. Value 0 is the chain's
+        wiring: of every step the value it reads and the value it adds to its result (BLUR_POOL: takes beside it),
+            or -1. Value 0 is the chain's
             input, value i + 1 the result of step i.
     """
     numbers = [n for step, wires in zip(steps, wiring, strict=True) for n in (step.kind, *wires, *step.integers)]
@@ -230,12 +231,19 @@ def _convnext(numbers: _Numbers, source: Shape) -> Shape:
     return (source[0], channels, *size)
 
 
+def _blurred(numbers: _Numbers, source: Shape) -> Shape:
+    stride, images = numbers.take(2)
+    height, width = ((size + stride - 1) // stride for size in source[2:])
+    return (source[0], images * source[1], height, width)
+
+
 _SHAPES: dict[int, Callable[[_Numbers, Shape], Shape]] = {
     CONVOLUTION: _convolved,
     FUSED_BLOCK: _fused,
     GLOBAL_POOL: _pooled,
     LAYER_NORM: _normalized,
     CONVNEXT_BLOCK: _convnext,
+    BLUR_POOL: _blurred,
 }
 
 

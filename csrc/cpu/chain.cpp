@@ -219,6 +219,8 @@ class Chain {
       pool->in.data = in, pool->in.n = images, pool->out = out;
     } else if (auto* norm = std::get_if<LayerNorm<E>>(&step.work)) {
       norm->in.data = in, norm->in.n = images, norm->out = out;
+    } else if (auto* blur = std::get_if<BlurPool<E>>(&step.work)) {
+      blur->in.data = in, blur->in.n = images, blur->beside = residual, blur->out = out;
     } else if (auto* next = std::get_if<ConvNextBlock<E>>(&step.work)) {
       next->conv.in.data = in, next->conv.in.n = images, next->residual = residual, next->out = out;
     }
@@ -233,6 +235,8 @@ class Chain {
       run_global_pool(*pool);
     } else if (const auto* norm = std::get_if<LayerNorm<E>>(&step.work)) {
       run_layer_norm(*norm);
+    } else if (const auto* blur = std::get_if<BlurPool<E>>(&step.work)) {
+      run_blur_pool(*blur);
     } else if (const auto* next = std::get_if<ConvNextBlock<E>>(&step.work)) {
       run_convnext_block(*next);
     }

@@ -10,7 +10,7 @@
 namespace convfirst {
 namespace {
 
-enum StepKind : int64_t { kConvolution, kFusedBlock, kGlobalPool, kLayerNorm, kConvNextBlock };
+enum StepKind : int64_t { kConvolution, kFusedBlock, kGlobalPool, kLayerNorm, kConvNextBlock, kBlurPool };
 
 template <class E>
 class Reader {
@@ -169,6 +169,18 @@ ConvNextBlock<E> read_convnext_block(Reader<E>& reader, const ImageView& in) {
   return block;
 }
 
+template <class E>
+BlurPool<E> read_blur_pool(Reader<E>& reader, const ImageView& in, bool beside) {
+  BlurPool<E> pool{};
+  pool.in = in;
+  pool.stride = reader.count("stride");
+  pool.images = reader.integer_below(3, "images");
+  STD_TORCH_CHECK(pool.images == (beside ? 2 : 1), "program must blur two images where it takes one beside another.");
+  STD_TORCH_CHECK(in.h > 1 && in.w > 1, "input must have at least 2x2 pixels where its edges are reflected, but has ",
+                  in.h, "x", in.w, ".");
+  return pool;
+}
+
 ImageView shape_of(const ImageView& in, int64_t c, int64_t h, int64_t w) {
   return {nullptr, in.storage, in.n, h, w, c, false};
 }
@@ -176,7 +188,7 @@ ImageView shape_of(const ImageView& in, int64_t c, int64_t h, int64_t w) {
 template <class E>
 ChainStep<E> read_step(Reader<E>& reader, const ImageView& input, const std::vector<ChainStep<E>>& before) {
   ChainStep<E> step{};
-  const int64_t kind = reader.integer_below(5, "kind"), values = static_cast<int64_t>(before.size()) + 1;
+  const int64_t kind = reader.integer_below(6, "kind"), values = static_cast<int64_t>(before.size()) + 1;
   step.in = reader.integer_below(values, "value");
   step.residual = reader.integer();
   STD_TORCH_CHECK(step.residual >= -1 && step.residual < values, "program must add an earlier value, but adds ",
@@ -192,6 +204,9 @@ ChainStep<E> read_step(Reader<E>& reader, const ImageView& input, const std::vec
     step.work = GlobalPool{in, nullptr}, step.out = shape_of(in, in.c, 1, 1);
   } else if (kind == kLayerNorm) {
     step.work = read_layer_norm(reader, in), step.out = shape_of(in, in.c, in.h, in.w);
+  } else if (kind == kBlurPool) {
+    const BlurPool<E> pool = read_blur_pool(reader, in, step.residual >= 0);
+    step.work = pool, step.out = shape_of(in, pool.out_c(), pool.out_h(), pool.out_w());
   } else {
     const ConvNextBlock<E> block = read_convnext_block(reader, in);
     step.work = block, step.out = shape_of(in, block.out_c, block.conv.out_h, block.conv.out_w);
@@ -203,6 +218,12 @@ ChainStep<E> read_step(Reader<E>& reader, const ImageView& input, const std::vec
 
 template <class E>
 void check_residual(const ChainStep<E>& step, const ImageView& added) {
+  if (const auto* pool = std::get_if<BlurPool<E>>(&step.work)) {
+    const ImageView& in = pool->in;
+    STD_TORCH_CHECK(!added.planar && added.h == in.h && added.w == in.w && added.c == in.c,
+                    "program must blur two images of one shape.");
+    return;
+  }
   const bool adds = !std::holds_alternative<GlobalPool>(step.work) && !std::holds_alternative<LayerNorm<E>>(step.work);
   STD_TORCH_CHECK(adds && !added.planar && added.h == step.out.h && added.w == step.out.w && added.c == step.out.c,
                   "residual must have the shape of the output.");

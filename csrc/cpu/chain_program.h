@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "blur_pool.h"
 #include "convnext_block.h"
 #include "convolution_op.h"
 #include "fused_block.h"
@@ -13,10 +14,11 @@
 
 namespace convfirst {
 
-// One step: reads value `in`, adds value `residual` if it is not negative, and gives the next value.
+// One step: reads value `in`, adds value `residual` if it is not negative (or takes it beside `in`), and gives the next
+// value.
 template <class E>
 struct ChainStep {
-  std::variant<Convolution<E>, FusedBlock<E>, GlobalPool, LayerNorm<E>, ConvNextBlock<E>> work;
+  std::variant<Convolution<E>, FusedBlock<E>, GlobalPool, LayerNorm<E>, ConvNextBlock<E>, BlurPool<E>> work;
   int64_t in, residual;
   ImageView out;  // data not set
 

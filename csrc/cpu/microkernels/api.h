@@ -141,6 +141,16 @@ struct InterleaveArgs {
 template <class E>
 using InterleaveKernel = void (*)(const InterleaveArgs<E>&);
 
+// out[i] = (before[i] + 2 at[i] + behind[i]) / 4: the triangle-3 filter in one direction.
+template <class E>
+struct BlurArgs {
+  const E *before, *at, *behind;
+  E* out;
+  int64_t count;
+};
+template <class E>
+using BlurKernel = void (*)(const BlurArgs<E>&);
+
 // out[p][c] = activation(in[p][c]) + residual[p][c], from blocks to NHWC storage.
 template <class E>
 struct FinishArgs {
@@ -252,6 +262,7 @@ struct Kernels {
   FinishKernel<E> finish[kStorageCount];
   WidenKernel<E> widen[kStorageCount];
   InterleaveKernel<E> interleave;
+  BlurKernel<E> blur;
   ActivateKernel<E> activate;
   SumKernel<E> sum;
   ScaleKernel<E> scale;

@@ -43,6 +43,16 @@ void interleave(const InterleaveArgs<E>& g) {
   }
 }
 
+template <class E>
+void blur(const BlurArgs<E>& g) {
+  const Vec half = Vec::set1(0.5f), quarter = Vec::set1(0.25f);
+  for (int64_t i = 0; i < g.count; i += kLanes) {
+    const int64_t lanes = g.count - i;
+    const Vec outer = load_lanes(g.before + i, lanes) + load_lanes(g.behind + i, lanes);
+    store_lanes(Vec::fma(load_lanes(g.at + i, lanes), half, outer * quarter), g.out + i, lanes);
+  }
+}
+
 // Sixteen channels at most, from `channel` on.
 template <class E, class T, Activation kActivation>
 CONVFIRST_INLINE void finish_channels(const FinishArgs<E>& f, int64_t channel) {

@@ -201,9 +201,36 @@ Trial interleave_trial(const Kernels<E>& table, Random& random, bool timing) {
 }
 
 template <class E>
+Trial blur_trial(const Kernels<E>& table, Random& random, bool timing) {
+  const int64_t count = timing ? 1024 : 1 + random.below(70);
+  const auto in = std::make_shared<std::vector<E>>(random.elements<E>(3 * count));
+  const auto out =
+      std::make_shared<std::vector<E>>(elements_of<E>(std::vector<float>(static_cast<size_t>(count + 5), kSentinel)));
+  const BlurArgs<E> args{in->data(), in->data() + count, in->data() + 2 * count, out->data(), count};
+  const BlurKernel<E> blur = table.blur;
+  Trial trial;
+  trial.flops = 4.0 * static_cast<double>(count);
+  trial.bytes = 4.0 * sizeof(E) * static_cast<double>(count);
+  trial.run = [=] {
+    (void)in, (void)out;
+    blur(args);
+  };
+  trial.error = [=] {
+    std::vector<float> expected(out->size(), kSentinel);
+    const auto value = [&](int64_t i) { return exact_float((*in)[static_cast<size_t>(i)]); };
+    for (int64_t i = 0; i < count; ++i) {
+      expected[i] = 0.25f * (value(i) + 2.0f * value(count + i) + value(2 * count + i));
+    }
+    return worst(floats_of(*out), expected);
+  };
+  return trial;
+}
+
+template <class E>
 Trial plain_trial(const Kernels<E>& table, Pass pass, Random& random, bool timing) {
   if (pass == Pass::kNormalize) return normalize_trial(table, random, timing);
   if (pass == Pass::kInterleave) return interleave_trial(table, random, timing);
+  if (pass == Pass::kBlur) return blur_trial(table, random, timing);
   constexpr int kLanes = kLanesOf<E>;
   const int64_t pixels = timing ? 56 : 1 + random.below(9);
   const auto before = std::make_shared<std::vector<float>>(random.integers(pixels * kLanes));
