@@ -51,6 +51,7 @@ STABLE_TORCH_LIBRARY(convfirst, m) {
       "dilation, "
       "int groups) -> Tensor");
   m.def("channel_moments(Tensor input) -> (Tensor, Tensor)");
+  m.def("channel_sums(Tensor input) -> Tensor");
   m.def("normed_activation(Tensor input, Tensor scale, Tensor shift, str activation, Tensor? residual) -> Tensor");
   m.def("normed_activation_mean(Tensor input, Tensor scale, Tensor shift, str activation) -> Tensor");
   m.def(

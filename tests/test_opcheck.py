@@ -162,6 +162,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         for c, o, g in ((5, 20, 1), (17, 17, 17), (6, 4, 2))
     ],
     "channel_moments": [(_image(17),)],
+    "channel_sums": [(_image(17),)],
     "normed_activation": [_normed("silu", None), _normed("relu", _image(6))],
     "normed_activation_mean": [_normed("silu")],
     "normed_activation_backward": [
