@@ -27,7 +27,10 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/cli.py", {"apps"}),
     (
         "convfirst_ext/apps/",
-        {"torch", "timm", "torchvision", "apps", "nn", "fusion", "bench", "_native", "_extras", "models", "", "cli"},
+        {
+            *("torch", "timm", "torchvision", "apps", "nn", "fusion", "bench", "analysis"),
+            *("_native", "_extras", "models", "", "cli"),
+        },
     ),
     ("convfirst_ext/ops/", {"torch", "ops"}),
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),

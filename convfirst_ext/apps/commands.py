@@ -19,9 +19,14 @@ with models_extra():
     import typer
     from rich.console import Console
 
+    from .analysis import STEPS, THIS, analyze_model
+    from .analysis import Request as Analysis
+    from .analysis_report import draw, write_report
+    from .analysis_tables import block_rows, fused_rows, layer_rows, rich_table, summary
     from .benchmark import NETWORK_RUNTIMES, Request, compare_networks
     from .main_job import Settings, run_main_job
     from .report import facts_table, print_report
+    from .steps import progress_of
 
 _SUCCESS, _WRONG, _UNREADABLE = 0, 1, 2
 _DEFAULT_PNG = Path("convfirst-classify.png")
@@ -145,6 +150,54 @@ def explain(
     channels, height, width = configuration.get("input_size", (3, 224, 224))
     example = torch.rand(1, channels, size or height, size or width)
     print(cf.explain(cf.optimize(network), example, time=time))
+
+
+@app.command()
+def analyze(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A network of timm's or torchvision's, or module:function that makes one."
+        ),
+    ],
+    machine: Annotated[
+        str, typer.Option(help="this, a5000, a100, h100, h200, one of your machines.toml, or FILE.toml[:NAME].")
+    ] = THIS,
+    batch: Annotated[int, typer.Option(help="Images.")] = 1,
+    size: Annotated[
+        int | None, typer.Option(help="Height and width of the images.", show_default="what the model is made for")
+    ] = None,
+    threads: Threads = None,
+    time: Annotated[
+        bool, typer.Option("--time/--no-time", help="Whether to run the fused network, on this CPU.")
+    ] = True,
+    layers: Annotated[bool, typer.Option("--layers", help="Print every layer, not only blocks.")] = False,
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the report and the plots go.")] = Path(),
+) -> None:
+    """Tell where a network's time must go on a machine, what fusing its blocks would give, and what it takes here.
+
+    The least time of a layer is that of its arithmetic at peak or of its bytes, each tensor moved once, whichever is
+    longer (waterline analysis). For this CPU the optimized network is run and its blocks are timed. Prints tables and
+    writes plots and one HTML report (./convfirst-analyze-MODEL.html unless --output names another folder).
+
+    Exit status: 2 if an argument is wrong, else 0.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with progress_of(STEPS + 1) as tell:
+            outcome = analyze_model(Analysis(model, machine, batch, size, time, output), tell)
+            tell("Drawing")
+            paths = write_report(outcome, draw(outcome))
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+    console = Console(highlight=False)
+    console.print(rich_table(layer_rows(outcome.network) if layers else block_rows(outcome.network, merged=True)))
+    if outcome.fused is not None:
+        console.print(rich_table(fused_rows(outcome.fused.records)))
+    for line in [*summary(outcome.network), *outcome.timing]:
+        console.print(line, markup=False)
+    print(f"Report: {printable(paths[0])}")
 
 
 @app.command()

@@ -41,7 +41,7 @@ class Ceilings:
 
     def bytes_per_second(self, working_set: int) -> float:
         """Copy bandwidth, read and written, of the cache that holds ``working_set`` bytes, or of memory."""
-        level = self._level(working_set)
+        level = self.level(working_set)
         if level not in self.copies:
             # One thread's rate times the threads where every core has its own cache: copies that small end before
             # threads have met.
@@ -66,7 +66,8 @@ class Ceilings:
         l2, l3 = info["l2_bytes"] * self.threads, info["l3_bytes"]
         return max(l3 // 4, l2) // 2 if level == "L3" else min(4 * max(l2, l3), _LARGEST_COPY) // 2
 
-    def _level(self, working_set: int) -> str:
+    def level(self, working_set: int) -> str:
+        """The cache that holds ``working_set`` bytes, or memory."""
         info = _native.cpu_info()
         if working_set <= info["l2_bytes"] * self.threads:
             return "L2"
