@@ -3,6 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -95,6 +98,47 @@ py::dict time_microkernel(const std::string& isa, const std::string& name, doubl
   return result;
 }
 
+double time_activation(const std::string& isa, int activation, double seconds) {
+  constexpr int kActivations = 9;  // of enum Activation
+  if (activation < 0 || activation >= kActivations) {
+    throw py::value_error("activation must be 0 to 8, but is " + std::to_string(activation) + ".");
+  }
+  const int index = isa_index(isa);
+  py::gil_scoped_release release;
+  return attached().time_activation(index, activation, seconds);
+}
+
+// A call lasts at least this long, so that reading the clock takes no part of it.
+constexpr double kCopyBatchSeconds = 2e-5;
+
+double seconds_of_copies(char* target, const char* source, size_t bytes, int64_t copies) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (int64_t i = 0; i < copies; ++i) {
+    std::memcpy(target, source, bytes);
+    asm volatile("" : : "r"(target) : "memory");  // else copies that nobody reads could be left out
+  }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / static_cast<double>(copies);
+}
+
+// Bytes a second, read and written, of a copy whose source and target are `working_set` bytes together. Of all batches
+// in `seconds` the one that a tenth outran: the very fastest may have had the shared caches to itself.
+double time_copy(int64_t working_set, double seconds) {
+  const int64_t bytes = working_set / 2;
+  if (bytes < 1)
+    throw py::value_error("working_set must be at least 2 bytes, but is " + std::to_string(working_set) + ".");
+  py::gil_scoped_release release;
+  std::vector<char> source(bytes, 1), target(bytes, 0);
+  const double once = seconds_of_copies(target.data(), source.data(), bytes, 1);
+  const int64_t copies = 1 + static_cast<int64_t>(kCopyBatchSeconds / std::max(once, 1e-9));
+  std::vector<double> batches;
+  const auto begin = std::chrono::steady_clock::now();
+  do {
+    batches.push_back(seconds_of_copies(target.data(), source.data(), bytes, copies));
+  } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < seconds);
+  std::nth_element(batches.begin(), batches.begin() + batches.size() / 10, batches.end());
+  return 2.0 * static_cast<double>(bytes) / batches[batches.size() / 10];
+}
+
 py::dict plan_tiles(int64_t in_h, int64_t in_w, int64_t in_channels, int64_t hidden_channels, int64_t out_channels,
                     int64_t kernel, int64_t stride, bool expands, bool squeezes, int64_t images, int64_t threads) {
   const int64_t pad = kernel / 2;
@@ -122,6 +166,8 @@ PYBIND11_MODULE(_native, m) {
   m.def("list_microkernels", &list_microkernels, py::arg("isa"));
   m.def("check_microkernel", &check_microkernel, py::arg("isa"), py::arg("name"), py::arg("seed"));
   m.def("time_microkernel", &time_microkernel, py::arg("isa"), py::arg("name"), py::arg("seconds"));
+  m.def("time_activation", &time_activation, py::arg("isa"), py::arg("activation"), py::arg("seconds"));
+  m.def("time_copy", &time_copy, py::arg("working_set"), py::arg("seconds"));
   m.def("plan_tiles", &plan_tiles, py::arg("in_h"), py::arg("in_w"), py::arg("in_channels"), py::arg("hidden_channels"),
         py::arg("out_channels"), py::arg("kernel") = 3, py::arg("stride") = 1, py::arg("expands") = true,
         py::arg("squeezes") = false, py::arg("images") = 1, py::arg("threads") = 1);

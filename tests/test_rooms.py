@@ -36,7 +36,7 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),
     ("convfirst_ext/fusion/", {"torch", "ops", "nn", "fusion", "analysis", "_native"}),
     ("convfirst_ext/analysis/", {"analysis", "_native"}),
-    ("convfirst_ext/bench/", {"torch", "timm", "bench", "models", "", "_native"}),
+    ("convfirst_ext/bench/", {"torch", "timm", "bench", "models", "analysis", "", "_native"}),
     ("convfirst_ext/testing/", {"torch", "ops", "testing"}),
     ("convfirst_ext/models/", {"torch", "timm", "nn", "models"}),
     (

@@ -55,5 +55,6 @@ def _this_machine(flow: Dataflow) -> Machine:
     ceilings = ceilings_for(torch.get_num_threads())
     largest = int(max((flow.cost(kernel, _FLOAT).bytes for kernel in flow.kernels), default=0))
     threads = f"{ceilings.threads} thread{'s' if ceilings.threads > 1 else ''}"
-    name = f"this CPU, {threads}, data in {ceilings.level(largest)}"
+    level = ceilings.level(largest).replace("DRAM", "memory")
+    name = f"this CPU, {threads}, data in {level}"
     return Machine(name, ceilings.flops_per_second, ceilings.bytes_per_second(largest), _FLOAT)

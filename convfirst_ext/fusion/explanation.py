@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from convfirst_ext.analysis import conv_transpose2d_multiply_adds
+from convfirst_ext.analysis.ceilings import Ceilings
 from convfirst_ext.fusion import recognition
-from convfirst_ext.fusion.ceilings import Ceilings, ceilings_for
+from convfirst_ext.fusion.ceilings import ceilings_for
 from convfirst_ext.fusion.chain_watch import ChainWatch
 from convfirst_ext.fusion.explanation_table import table
 from convfirst_ext.fusion.records import ChainTime, Record, Totals, totals_of
@@ -198,7 +199,7 @@ def _copy(value: Any) -> Any:
 def _compared(record: Record, ceilings: Ceilings) -> Record:
     if record.seconds is None:
         return record
-    return replace(record, roofline=ceilings.shortest_seconds(record.macs, record.bytes_bound) / record.seconds)
+    return replace(record, roofline=ceilings.roofline_seconds(2 * record.macs, record.bytes_bound) / record.seconds)
 
 
 def _describe(name: str, module: nn.Module, call: Call) -> Record:
