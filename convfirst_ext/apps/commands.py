@@ -1,7 +1,5 @@
 """The commands of `convfirst` and their options."""
 
-import os
-import platform
 import sys
 from enum import Enum
 from pathlib import Path
@@ -10,7 +8,11 @@ from typing import Annotated, Any, NoReturn, cast
 import torch
 
 import convfirst_ext as cf
+from convfirst_ext.analysis.ceilings import measure_ceilings
+from convfirst_ext.analysis.ceilings import steps as ceiling_steps
+from convfirst_ext.analysis.ceilings_cache import cache_file, keep_ceilings
 
+from .facts import machine_facts
 from .networks import check_network
 from .photos import printable
 from .requirements import models_extra
@@ -31,14 +33,6 @@ with models_extra():
 _SUCCESS, _WRONG, _UNREADABLE = 0, 1, 2
 _DEFAULT_PNG = Path("convfirst-classify.png")
 _MOST_THREADS = 1024
-_CPU_FACTS = {
-    "isa": "instruction set in use",
-    "available": "instruction sets available",
-    "known": "instruction sets known",
-    "l1_bytes": "L1 data cache, bytes",
-    "l2_bytes": "L2 cache, bytes",
-    "l3_bytes": "L3 cache, bytes",
-}
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -113,15 +107,29 @@ def classify(
 
 
 @app.command()
-def info() -> None:
-    """Print what the kernels found: the CPU, its instruction sets and caches, threads and versions."""
-    from convfirst_ext import _native
+def info(
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure the ceilings and keep them for later commands."),
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Print what the kernels found: the CPU, its instruction sets and caches, threads, GPU, versions and ceilings.
 
-    facts: dict[str, object] = {"CPU": _cpu_model(), "cores": os.cpu_count()}
-    facts |= {_CPU_FACTS.get(key, key): value for key, value in _native.cpu_info().items()}
-    facts |= {"threads of PyTorch": torch.get_num_threads(), "convfirst_ext": cf.__version__}
-    facts |= {"PyTorch": torch.__version__, "Python": platform.python_version()}
-    Console(highlight=False).print(facts_table(facts))
+    Ceilings are the peak of float32 arithmetic and the bandwidth of copies in every cache; once measured, explain and
+    analyze use them.
+
+    Exit status: 2 if the ceilings cannot be kept, else 0.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if measure:
+        try:
+            with progress_of(ceiling_steps()) as tell:
+                keep_ceilings(measure_ceilings(torch.get_num_threads(), tell=tell))
+        except OSError as error:
+            _fail(f"{printable(cache_file())}: {error.strerror or error}")
+    Console(highlight=False).print(facts_table(machine_facts()))
 
 
 @app.command()
@@ -234,13 +242,6 @@ def bench(
     except (ValueError, OSError) as error:
         _fail(str(error))
     raise typer.Exit(_SUCCESS if timed else _WRONG)
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 def _problem_with_output(output: Path, photos: list[Path]) -> str | None:
