@@ -2,16 +2,19 @@
 
 import json
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from flat_rates import flat_rates
 from typer.testing import CliRunner
 
 from convfirst_ext.analysis.ceilings import Ceilings, copy_working_sets, load_native, measure_ceilings, steps, together
-from convfirst_ext.analysis.ceilings_cache import cache_file, cached_ceilings, keep_ceilings
+from convfirst_ext.analysis.ceilings_cache import cache_file, cached_ceilings, cached_kernel_rates, keep
 from convfirst_ext.apps import commands
 from convfirst_ext.fusion.ceilings import ceilings_for
+from convfirst_ext.fusion.kernel_rates import rates_for
 
 COPIES = {"L1": 400.0, "L2": 200.0, "L3": 100.0, "DRAM": 50.0}
 KEPT = Ceilings(7, 123.0, "a test", COPIES, {"L1": 1, "L2": 2, "L3": 3, "DRAM": 4})
@@ -19,10 +22,13 @@ DAMAGES = [{"gflops": -1.0}, {"threads": 3}, {"copy_gbps": {}}, {"more": 1}, {"c
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     ceilings_for.cache_clear()
-    return tmp_path
+    rates_for.cache_clear()
+    yield tmp_path
+    ceilings_for.cache_clear()
+    rates_for.cache_clear()
 
 
 def test_every_ceiling_is_measured_on_all_threads() -> None:
@@ -77,10 +83,10 @@ def test_levels_and_times() -> None:
 
 def test_kept_ceilings_come_back_to_the_same_number_of_threads() -> None:
     assert cached_ceilings(7) is None
-    path = keep_ceilings(KEPT)
+    path = keep(KEPT)
     assert path == cache_file() and cached_ceilings(7) == KEPT and cached_ceilings(6) is None
     later = Ceilings(6, 1.0, "later", KEPT.copy_gbps, KEPT.working_sets)
-    keep_ceilings(later)
+    keep(later)
     assert cached_ceilings(7) == KEPT and cached_ceilings(6) == later and ceilings_for(6) == later
     assert [file.name for file in path.parent.iterdir()] == ["ceilings.json"]
 
@@ -92,13 +98,13 @@ def test_a_damaged_file_is_ignored_with_a_warning_and_replaced(text: str) -> Non
     with pytest.warns(UserWarning, match=r"ceilings.json is not used, .*convfirst info --measure"):
         assert cached_ceilings(7) is None
     with pytest.warns(UserWarning):
-        keep_ceilings(KEPT)
+        keep(KEPT)
     assert cached_ceilings(7) == KEPT
 
 
 @pytest.mark.parametrize("change", DAMAGES)
 def test_a_damaged_entry_is_ignored_with_a_warning(change: object) -> None:
-    content = json.loads(keep_ceilings(KEPT).read_text())
+    content = json.loads(keep(KEPT).read_text())
     (key,) = content
     content[key] = {**content[key], **change} if isinstance(change, dict) else change
     cache_file().write_text(json.dumps(content))
@@ -108,17 +114,20 @@ def test_a_damaged_entry_is_ignored_with_a_warning(change: object) -> None:
 
 def test_info_measures_keeps_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "measure_ceilings", partial(measure_ceilings, seconds=0.005))
+    monkeypatch.setattr(commands, "measure_rates", lambda threads, tell: flat_rates(threads))
     before = CliRunner().invoke(commands.app, ["info", "--threads", "1"])
     assert before.exit_code == 0 and "not measured for this number of threads" in before.stdout
     outcome = CliRunner().invoke(commands.app, ["info", "--measure", "--threads", "1"])
     assert outcome.exit_code == 0, outcome.output
     kept = cached_ceilings(1)
+    assert cached_kernel_rates(1) == flat_rates(1) and rates_for(1) == flat_rates(1)
     assert kept is not None and f"{kept.gflops:.0f} GFLOP/s in float32" in outcome.stdout
     assert "copies in L2" in outcome.stdout and "copies in memory" in outcome.stdout and "GPU" in outcome.stdout
 
 
 def test_info_says_where_it_cannot_write(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "measure_ceilings", lambda threads, tell: KEPT)
+    monkeypatch.setattr(commands, "measure_rates", lambda threads, tell: flat_rates(threads))
     (own_cache / "convfirst_ext").write_text("a file")
     outcome = CliRunner().invoke(commands.app, ["info", "--measure"])
     assert outcome.exit_code == 2 and outcome.stdout == ""

@@ -38,7 +38,7 @@ from convfirst_ext.analysis.intensity import (
 )
 from convfirst_ext.analysis.machines import Machine, find_machine, load_machines
 from convfirst_ext.analysis.network import BlockRecord, LayerRecord, NetworkAnalysis
-from convfirst_ext.analysis.network_figures import roofline_figure, time_figure
+from convfirst_ext.analysis.network_figures import prediction_figure, roofline_figure, time_figure
 from convfirst_ext.analysis.tile_lp import TilePlan, solve_tile
 from convfirst_ext.analysis.tile_traffic import Tile, tile_bytes_moved, tile_footprint
 from convfirst_ext.analysis.waterline import (
@@ -104,6 +104,7 @@ __all__ = [
     "minimum_latency",
     "naive_traffic",
     "parallel_communication_bound",
+    "prediction_figure",
     "roofline_efficiencies",
     "roofline_efficiency",
     "roofline_figure",

@@ -1,4 +1,4 @@
-"""Keeps measured ceilings between processes, one entry a CPU, instruction set and number of threads."""
+"""Keeps measured ceilings and rates between processes, by CPU, instruction set and number of threads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import os
 import platform
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from convfirst_ext.analysis.ceilings import Ceilings, fp32_isa
+from convfirst_ext.analysis.kernel_rates import KernelRates
+
+_RATES = ", kernels"
+_Entry = TypeVar("_Entry")
 
 
 def cache_file() -> Path:
@@ -19,7 +24,7 @@ def cache_file() -> Path:
 
 
 def cached_ceilings(threads: int) -> Ceilings | None:
-    """What ``keep_ceilings`` kept for this CPU, or None.
+    """What ``keep`` kept for this CPU, or None.
 
     Args:
         threads: the number that the ceilings are of.
@@ -27,16 +32,20 @@ def cached_ceilings(threads: int) -> Ceilings | None:
     Warns:
         UserWarning: the file is damaged; it counts as absent.
     """
-    entry = _read().get(_key(threads))
-    try:
-        return None if entry is None else _checked(entry, threads)
-    except (TypeError, ValueError, AttributeError):
-        _warn("an entry is damaged")
-        return None
+    return _kept(_key(threads), lambda entry: _checked(entry, threads))
 
 
-def keep_ceilings(ceilings: Ceilings) -> Path:
+def cached_kernel_rates(threads: int) -> KernelRates | None:
+    """The same of the kernels' rates."""
+    return _kept(_key(threads) + _RATES, KernelRates.from_json)
+
+
+def keep(ceilings: Ceilings, rates: KernelRates | None = None) -> Path:
     """Writes them in one step: who reads meanwhile finds the old file or the new one.
+
+    Args:
+        ceilings: of a number of threads.
+        rates: of the same; None leaves what is kept.
 
     Returns:
         The file.
@@ -46,6 +55,8 @@ def keep_ceilings(ceilings: Ceilings) -> Path:
     """
     path = cache_file()
     content = {**_read(), _key(ceilings.threads): ceilings.to_json()}
+    if rates is not None:
+        content[_key(rates.threads) + _RATES] = rates.to_json()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
@@ -68,6 +79,15 @@ def cpu_model() -> str:
 
 def _key(threads: int) -> str:
     return f"{cpu_model()}, {fp32_isa()}, {os.cpu_count()} cores, {threads} threads"
+
+
+def _kept(key: str, made: Callable[[Any], _Entry]) -> _Entry | None:
+    entry = _read().get(key)
+    try:
+        return None if entry is None else made(entry)
+    except (TypeError, ValueError, AttributeError, KeyError):
+        _warn("an entry is damaged")
+        return None
 
 
 def _read() -> dict[str, Any]:
@@ -95,4 +115,4 @@ def _checked(entry: Any, threads: int) -> Ceilings:
 
 
 def _warn(reason: str) -> None:
-    warnings.warn(f"{cache_file()} is not used, {reason}; `convfirst info --measure` writes it anew.", stacklevel=3)
+    warnings.warn(f"{cache_file()} is not used, {reason}; `convfirst info --measure` writes it anew.", stacklevel=4)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MARKERS = dict(zip(KINDS, ("s", "D", "o", "^", "x", "P"), strict=True))
 _SIZE = (7.0, 4.8)
+_NAMED = 5
 
 
 def roofline_figure(network: NetworkAnalysis, title: str = "") -> Figure:
@@ -146,3 +147,51 @@ def _from_zero(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _time_unit(seconds: float) -> tuple[float, str]:
     return (1e3, "ms") if seconds >= 1e-3 else (1e6, "us")
+
+
+def prediction_figure(points: Mapping[str, tuple[float, float]], title: str = "") -> Figure:
+    """Measured against predicted time, both axes logarithmic, with a band of 25 % around equality.
+
+    Args:
+        points: (predicted, measured) seconds by name; names of the five that are farthest off are written.
+        title: of the figure.
+
+    Returns:
+        A matplotlib figure that belongs to no window.
+
+    Raises:
+        ValueError: there are no points, or a time is not positive.
+    """
+    from matplotlib.figure import Figure
+
+    if not points or not all(time > 0 for pair in points.values() for time in pair):
+        raise ValueError(f"points must be pairs of positive seconds, at least one, but are {dict(points)}.")
+    scale, unit = _time_unit(max(max(pair) for pair in points.values()))
+    predicted, measured = scale * np.array(list(points.values())).T
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    ends = np.array([min(predicted.min(), measured.min()) / 1.6, max(predicted.max(), measured.max()) * 1.6])
+    label = "predicted within 25 % of measured"
+    axes.fill_between(ends, ends / 1.25, ends / 0.75, color="#56B4E9", alpha=0.25, linewidth=0, label=label)
+    axes.loglog(ends, ends, "--", color="black", linewidth=1.2, label="equal")
+    axes.plot(predicted, measured, "o", color="#D55E00", markersize=6, markeredgecolor="white", markeredgewidth=0.5)
+    ratios = np.abs(np.log(measured / predicted))
+    for index in np.argsort(-ratios, kind="stable")[:_NAMED]:
+        above = measured[index] > predicted[index]
+        axes.annotate(
+            list(points)[index],
+            (predicted[index], measured[index]),
+            xytext=(-7 if above else 7, 3 if above else -3),
+            textcoords="offset points",
+            horizontalalignment="right" if above else "left",
+            verticalalignment="bottom" if above else "top",
+            fontsize="small",
+        )
+    axes.set_xlim(*ends)
+    axes.set_ylim(*ends)
+    axes.set_xlabel(f"Predicted time [{unit}]")
+    axes.set_ylabel(f"Measured time [{unit}]")
+    axes.grid(True, which="major", linewidth=0.4, alpha=0.6)
+    axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -11,7 +12,8 @@ from torch import Tensor
 
 import convfirst_ext as cf
 from convfirst_ext.analysis import NetworkAnalysis
-from convfirst_ext.fusion import Explanation
+from convfirst_ext.fusion import Explanation, Record
+from convfirst_ext.fusion.explanation_table import short_name
 from convfirst_ext.fusion.stopwatch import Stopwatch
 
 from .benchmark import check_output
@@ -71,19 +73,42 @@ class Outcome:
     @property
     def timing(self) -> list[str]:
         """Sentences on the optimized network's time."""
-        if self.fused is None or self.seconds is None:
+        if self.fused is None:
             return []
-        ideal = self.network.ideal_seconds / self.seconds
-        return [
-            f"Measured: the optimized network takes {1e3 * self.seconds:.4g} ms, {ideal:.0%} of peak, "
-            f"{self.seconds / self.network.block_seconds:.2f} times the least time with fused blocks."
-        ]
+        predicted, lines = self.fused.totals.predicted_seconds, []
+        if predicted is None:
+            others = sum(record.predicted_seconds is None for record in self.fused)
+            lines.append(f"No prediction for the optimized network: {others} of its layers run in torch.")
+        else:
+            lines.append(f"Predicted for the optimized network from its kernels' rates: {1e3 * predicted:.4g} ms.")
+        if self.seconds is not None:
+            ideal = self.network.ideal_seconds / self.seconds
+            lines.append(
+                f"Measured: the optimized network takes {1e3 * self.seconds:.4g} ms, {ideal:.0%} of peak, "
+                f"{self.seconds / self.network.block_seconds:.2f} times the least time with fused blocks."
+            )
+        return lines
 
     @property
     def curves(self) -> dict[str, list[float]]:
-        """Measured seconds up to every block of ``network``; empty where blocks do not correspond or were not run."""
-        measured = None if self.fused is None else _by_block(self.network, self.fused)
-        return {} if measured is None else {"optimized, measured": list(accumulate(measured))}
+        """Predicted and measured seconds up to every block of ``network``, where blocks correspond."""
+        if self.fused is None:
+            return {}
+        records = list(self.fused)
+        found = {
+            "optimized, predicted": _by_block(self.network, records, [record.predicted_seconds for record in records]),
+            "optimized, measured": _by_block(self.network, records, [record.seconds for record in records]),
+        }
+        return {name: list(accumulate(seconds)) for name, seconds in found.items() if seconds is not None}
+
+    @property
+    def points(self) -> dict[str, tuple[float, float]]:
+        """Predicted and measured seconds of the optimized network's blocks."""
+        return {
+            short_name(record.name): (record.predicted_seconds, record.seconds)
+            for record in self.fused or ()
+            if record.predicted_seconds is not None and record.seconds is not None
+        }
 
 
 def analyze_model(request: Request, tell: Tell = lambda step: None) -> Outcome:
@@ -117,24 +142,24 @@ def analyze_model(request: Request, tell: Tell = lambda step: None) -> Outcome:
     return Outcome(request, size, network, fused, seconds)
 
 
-def _by_block(network: NetworkAnalysis, fused: Explanation) -> list[float] | None:
+def _by_block(network: NetworkAnalysis, records: Sequence[Record], times: Sequence[float | None]) -> list[float] | None:
     """Seconds of the optimized network's blocks, added up for each block of the stock one."""
     places = {block.name: index for index, block in reversed(list(enumerate(network.blocks)))}
     seconds = [0.0] * len(network.blocks)
-    for record in fused:
+    for record, time in zip(records, times, strict=True):
         name = record.name.split(" ")[0]
         while name and name not in places:
             name = name.rpartition(".")[0]
-        if record.seconds is None or name not in places:
+        if time is None or name not in places:
             return None
-        seconds[places[name]] += record.seconds
+        seconds[places[name]] += time
     return seconds
 
 
 def _run(made: NamedModel, example: Tensor, time: bool, tell: Tell) -> tuple[Explanation, float | None]:
     model = cf.optimize(made.model)
     tell("")
-    explanation = cf.explain(model, example, time=time)
+    explanation = cf.explain(model, example, time=time, predict=True)
     if not time:
         return explanation, None
     with torch.no_grad(), Stopwatch(1) as watch:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convfirst_ext.analysis import roofline_figure, time_figure, waterline_figure
+from convfirst_ext.analysis import prediction_figure, roofline_figure, time_figure, waterline_figure
 
 from .analysis import Outcome
 from .analysis_tables import Rows, block_rows, fused_rows, layer_rows, summary
@@ -49,12 +49,15 @@ def draw(outcome: Outcome) -> dict[str, Figure]:
     with models_extra():
         import matplotlib.figure  # noqa: F401
     network, title = outcome.network, outcome.title
-    return {
+    figures = {
         "waterline-layers": waterline_figure(network.layer_costs, network.machine, f"{title}, layer by layer"),
         "waterline-blocks": waterline_figure(network.block_costs, network.machine, f"{title}, blocks fused"),
         "roofline": roofline_figure(network, f"{title}\n{network.machine.name}"),
         "time": time_figure(network, outcome.curves, title),
     }
+    if outcome.points:
+        figures["prediction"] = prediction_figure(outcome.points, f"{title}:\nblocks of the optimized network")
+    return figures
 
 
 def write_report(outcome: Outcome, figures: Mapping[str, Figure]) -> list[Path]:

@@ -103,6 +103,7 @@ def fused_rows(records: Sequence[Record]) -> Rows:
         Column("input -> output", True),
         Column("Mmac"),
         Column("MiB\nmoved"),
+        Column("predicted\nms"),
         Column("measured\nms"),
         Column("roofline\n%"),
     )
@@ -201,6 +202,7 @@ def _fused_row(record: Record) -> Sequence[str]:
         record.shapes,
         f"{record.macs / 1e6:.1f}",
         f"{record.bytes_moved / _MIB:.2f}",
+        "" if record.predicted_seconds is None else f"{1e3 * record.predicted_seconds:.3f}",
         "" if record.seconds is None else f"{1e3 * record.seconds:.3f}",
         "" if record.roofline is None else f"{100 * record.roofline:.0f}",
     )

@@ -10,7 +10,8 @@ import torch
 import convfirst_ext as cf
 from convfirst_ext.analysis.ceilings import measure_ceilings
 from convfirst_ext.analysis.ceilings import steps as ceiling_steps
-from convfirst_ext.analysis.ceilings_cache import cache_file, keep_ceilings
+from convfirst_ext.analysis.ceilings_cache import cache_file, keep
+from convfirst_ext.fusion.kernel_rates import RATE_STEPS, measure_rates
 
 from .facts import machine_facts
 from .networks import check_network
@@ -117,7 +118,7 @@ def info(
     """Print what the kernels found: the CPU, its instruction sets and caches, threads, GPU, versions and ceilings.
 
     Ceilings are the peak of float32 arithmetic and the bandwidth of copies in every cache; once measured, explain and
-    analyze use them.
+    analyze use them, and the times of single kernels that are measured with them.
 
     Exit status: 2 if the ceilings cannot be kept, else 0.
     """
@@ -125,8 +126,9 @@ def info(
         torch.set_num_threads(threads)
     if measure:
         try:
-            with progress_of(ceiling_steps()) as tell:
-                keep_ceilings(measure_ceilings(torch.get_num_threads(), tell=tell))
+            with progress_of(ceiling_steps() + RATE_STEPS) as tell:
+                rates = measure_rates(torch.get_num_threads(), tell)
+                keep(measure_ceilings(torch.get_num_threads(), tell=tell), rates)
         except OSError as error:
             _fail(f"{printable(cache_file())}: {error.strerror or error}")
     Console(highlight=False).print(facts_table(machine_facts()))
