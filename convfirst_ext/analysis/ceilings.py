@@ -120,6 +120,11 @@ def copy_working_sets(threads: int) -> dict[str, int]:
 
 def together(threads: int, task: Callable[[], float]) -> float:
     """The sum of what a task that releases Python's lock gives in every thread, all started at once."""
+    return sum(at_once(threads, task))
+
+
+def at_once(threads: int, task: Callable[[], float]) -> list[float]:
+    """What a task that releases Python's lock gives in each thread, all started at once."""
     barrier = Barrier(threads)
 
     def run(_: int) -> float:
@@ -127,7 +132,7 @@ def together(threads: int, task: Callable[[], float]) -> float:
         return task()
 
     with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(run, range(threads)))
+        return list(pool.map(run, range(threads)))
 
 
 def fp32_isa() -> str:

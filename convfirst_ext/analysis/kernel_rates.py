@@ -6,15 +6,16 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from statistics import fmean
+from typing import Any, TypeVar
 
 import numpy as np
 
 from convfirst_ext import _native
-from convfirst_ext.analysis.ceilings import fp32_isa, together
+from convfirst_ext.analysis.ceilings import at_once, fp32_isa
 
 # Operands of the microkernels when they are timed: csrc/cpu/microkernels/trial_products.cpp and trial_passes.cpp.
 TRIAL_DEPTH = 96
@@ -23,11 +24,15 @@ _PASSES = {"sum": 56 * 16, "rescale": 56 * 16, "scale": 56 * 16, "gather_float":
 _FAMILIES = ("gemm_", "depthwise_", "grouped8_")
 ACTIVATIONS = ("identity", "relu", "relu6", "silu", "hardswish", "gelu", "gelu_tanh", "sigmoid", "hardsigmoid")
 
-_CALL_SECONDS = 0.002
+_CALL_SECONDS = 0.003
 _PASS_SECONDS = 0.005
 _COPY_SECONDS = 0.06
+_SWEEPS = 5
 _MIB = 2**20
 _WORKING_SETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
+
+
+_Item = TypeVar("_Item", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -108,28 +113,41 @@ def measure_kernel_rates(
     """
     if threads < 1:
         raise ValueError(f"threads must be positive, but is {threads}.")
-    isa = fp32_isa()
+    isa, share = fp32_isa(), scale / _SWEEPS
+    names = [name for name in _native.list_microkernels(isa) if name.startswith(_FAMILIES)]
+    sizes = [int(threads * _MIB * size / 2) for size in _WORKING_SETS]
 
-    def call_ns(name: str, seconds: float) -> float:
-        return together(threads, lambda: _native.time_microkernel(isa, name, scale * seconds)["ns_per_call"]) / threads
+    def call_ns(name: str, seconds: float) -> list[float]:
+        return at_once(threads, lambda: _native.time_microkernel(isa, name, share * seconds)["ns_per_call"])
 
-    def activation_ns(index: int) -> float:
-        return together(threads, lambda: _native.time_activation(isa, index, scale * _PASS_SECONDS)) / threads
+    def activation_ns(name: str) -> list[float]:
+        index = ACTIVATIONS.index(name)
+        return at_once(threads, lambda: _native.time_activation(isa, index, share * _PASS_SECONDS))
 
-    def copy_rate(size: int) -> float:
-        return together(threads, lambda: _native.time_copy(size // threads, scale * _COPY_SECONDS))
+    def copy_seconds(size: int) -> list[float]:
+        return at_once(threads, lambda: size / threads / _native.time_copy(size // threads, share * _COPY_SECONDS))
 
     tell("Microkernels")
-    names = [name for name in _native.list_microkernels(isa) if name.startswith(_FAMILIES)]
-    calls = {name: call_ns(name, _CALL_SECONDS) for name in names}
+    calls = _undisturbed(names, lambda name: call_ns(name, _CALL_SECONDS))
     tell("Passes")
-    elements = {name: call_ns(name, _PASS_SECONDS) / count for name, count in _PASSES.items()}
-    for index, name in enumerate(ACTIVATIONS):
-        elements[name] = activation_ns(index)
+    passes = _undisturbed(list(_PASSES), lambda name: call_ns(name, _PASS_SECONDS))
+    elements = {name: taken / _PASSES[name] for name, taken in passes.items()}
+    elements |= _undisturbed(list(ACTIVATIONS), activation_ns)
     tell("Working sets")
-    sizes = [int(threads * _MIB * size / 2) for size in _WORKING_SETS]
-    copies = {size: copy_rate(size) for size in sizes}
+    copies = {size: size / taken for size, taken in _undisturbed(sizes, copy_seconds).items()}
     return KernelRates(threads, calls, elements, copies, meeting)
+
+
+def _undisturbed(items: list[_Item], measure: Callable[[_Item], list[float]]) -> dict[_Item, float]:
+    """The mean over threads of each one's shortest time in sweeps over all items.
+
+    Another program that takes a core for a time slice disturbs many items in one sweep, but hardly one in all sweeps.
+    """
+    found: dict[_Item, list[list[float]]] = {item: [] for item in items}
+    for _ in range(_SWEEPS):
+        for item in items:
+            found[item].append(measure(item))
+    return {item: fmean(min(thread) for thread in zip(*sweeps, strict=True)) for item, sweeps in found.items()}
 
 
 RATE_STEPS = 3
