@@ -177,14 +177,15 @@ def prediction_figure(points: Mapping[str, tuple[float, float]], title: str = ""
     axes.plot(predicted, measured, "o", color="#D55E00", markersize=6, markeredgecolor="white", markeredgewidth=0.5)
     ratios = np.abs(np.log(measured / predicted))
     for index in np.argsort(-ratios, kind="stable")[:_NAMED]:
-        above = measured[index] > predicted[index]
+        # Towards the middle of the figure, where there is room.
+        left = predicted[index] ** 2 > ends[0] * ends[1]
         axes.annotate(
             list(points)[index],
             (predicted[index], measured[index]),
-            xytext=(-7 if above else 7, 3 if above else -3),
+            xytext=(-8, 4) if left else (8, -4),
             textcoords="offset points",
-            horizontalalignment="right" if above else "left",
-            verticalalignment="bottom" if above else "top",
+            horizontalalignment="right" if left else "left",
+            verticalalignment="bottom" if left else "top",
             fontsize="small",
         )
     axes.set_xlim(*ends)

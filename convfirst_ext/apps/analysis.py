@@ -14,6 +14,7 @@ import convfirst_ext as cf
 from convfirst_ext.analysis import NetworkAnalysis
 from convfirst_ext.fusion import Explanation, Record
 from convfirst_ext.fusion.explanation_table import short_name
+from convfirst_ext.fusion.kernel_rates import rates_for
 from convfirst_ext.fusion.stopwatch import Stopwatch
 
 from .benchmark import check_output
@@ -21,7 +22,7 @@ from .models import NamedModel, make_model
 from .steps import Tell
 
 THIS = "this"
-STEPS = 4
+STEPS = 5
 _LEAST_SIZE = 8
 
 
@@ -158,6 +159,8 @@ def _by_block(network: NetworkAnalysis, records: Sequence[Record], times: Sequen
 
 def _run(made: NamedModel, example: Tensor, time: bool, tell: Tell) -> tuple[Explanation, float | None]:
     model = cf.optimize(made.model)
+    tell("Timing kernels")
+    rates_for(torch.get_num_threads())
     tell("")
     explanation = cf.explain(model, example, time=time, predict=True)
     if not time:
