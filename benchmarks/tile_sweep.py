@@ -67,6 +67,7 @@ LAYERS = [
     Layer("pw", 14, 672, 112, batch=16),
     Layer("pw", 7, 960, 160, batch=16),
     Layer("pw", 7, 320, 1280),
+    Layer("pw", 7, 2048, 512, batch=8),
     Layer("dw+pw", 112, 32, 64),
     Layer("dw+pw", 28, 256, 256),
     Layer("dw+pw", 14, 512, 512, batch=4),

@@ -181,7 +181,7 @@ py::dict plan_conv_tiles(int64_t in_h, int64_t in_w, int64_t in_channels, int64_
   }
   if (kernel != 1) throw py::value_error("kernel must be 1 unless depthwise, but is " + std::to_string(kernel) + ".");
   const int64_t blocks = (out_channels + shape.lanes - 1) / shape.lanes;
-  const convfirst::PointwisePlan plan = convfirst::plan_pointwise(shape, blocks, caches.l2 / 2, threads);
+  const convfirst::PointwisePlan plan = convfirst::plan_pointwise(shape, blocks, caches.l2, caches, threads);
   result["run_pixels"] = plan.run_pixels;
   result["parts"] = plan.parts;
   return result;

@@ -95,6 +95,14 @@ def test_a_batch_takes_no_longer_and_costs_in_proportion() -> None:
     assert [block.name for block in one.blocks] == [block.name for block in many.blocks]
 
 
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "convnext_atto"])
+def test_patching_changes_nothing(name: str) -> None:
+    model = network(name)
+    stock = cf.analyze(model, images(2, 64), A5000)
+    patched = cf.analyze(cf.patch(model), images(2, 64), A5000)
+    assert patched.to_dict() == stock.to_dict()
+
+
 def test_blocks_of_usual_networks() -> None:
     found = cf.analyze(network("tv:resnet50"), images(1, 64), A5000)
     assert [block.name for block in found.blocks if block.layers > 1][:4] == [

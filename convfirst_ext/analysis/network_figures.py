@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _MARKERS = dict(zip(KINDS, ("s", "D", "o", "^", "x", "P"), strict=True))
 _SIZE = (7.0, 4.8)
 _NAMED = 5
+_NAME_HEIGHT = 0.05  # of the figure
 
 
 def roofline_figure(network: NetworkAnalysis, title: str = "") -> Figure:
@@ -153,7 +154,7 @@ def prediction_figure(points: Mapping[str, tuple[float, float]], title: str = ""
     """Measured against predicted time, both axes logarithmic, with a band of 25 % around equality.
 
     Args:
-        points: (predicted, measured) seconds by name; names of the five that are farthest off are written.
+        points: (predicted, measured) seconds by name; names of up to five that are farthest off are written.
         title: of the figure.
 
     Returns:
@@ -175,8 +176,12 @@ def prediction_figure(points: Mapping[str, tuple[float, float]], title: str = ""
     axes.fill_between(ends, ends / 1.25, ends / 0.75, color="#56B4E9", alpha=0.25, linewidth=0, label=label)
     axes.loglog(ends, ends, "--", color="black", linewidth=1.2, label="equal")
     axes.plot(predicted, measured, "o", color="#D55E00", markersize=6, markeredgecolor="white", markeredgewidth=0.5)
-    ratios = np.abs(np.log(measured / predicted))
-    for index in np.argsort(-ratios, kind="stable")[:_NAMED]:
+    heights = np.log(measured / ends[0]) / np.log(ends[1] / ends[0])
+    named: list[int] = []
+    for index in np.argsort(-np.abs(np.log(measured / predicted)), kind="stable").tolist():
+        if len(named) == _NAMED or any(abs(heights[index] - heights[other]) < _NAME_HEIGHT for other in named):
+            continue
+        named.append(index)
         # Towards the middle of the figure, where there is room.
         left = predicted[index] ** 2 > ends[0] * ends[1]
         axes.annotate(

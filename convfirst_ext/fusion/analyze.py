@@ -24,7 +24,7 @@ def analyze(model: nn.Module, example: Any, machine: Machine | str = "this") -> 
     belong to the layer before them. Every tensor moves once, its elements as large as the machine's.
 
     Args:
-        model: stock, in any mode; it is not changed.
+        model: stock or patched, in any mode; it is not changed.
         example: an input tensor (N, ...), on any device, or a tuple of arguments whose first tensor is one.
         machine: or what ``analysis.find_machine`` takes, such as "a5000" or "mine.toml"; or "this" for the CPU at hand
             in float32, on torch's present number of threads, with the bandwidth of the cache that holds the largest

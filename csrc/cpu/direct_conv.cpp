@@ -58,8 +58,8 @@ class DirectConv {
   void run_pixels() const {
     const int64_t pixels = conv_.in.n * conv_.in.h * conv_.in.w;
     const bool widens = !conv_.stores_elements();
-    const int64_t cached = widens ? kWidenedFloats * static_cast<int64_t>(sizeof(E)) : cache_sizes().l2 / 2;
-    const PointwisePlan plan = plan_pointwise(conv_.shape(), column_blocks(), cached, thread_count());
+    const int64_t run_bytes = widens ? kWidenedFloats * static_cast<int64_t>(sizeof(E)) : cache_sizes().l2;
+    const PointwisePlan plan = plan_pointwise(conv_.shape(), column_blocks(), run_bytes, cache_sizes(), thread_count());
     const int64_t run = plan.run_pixels, runs = ceil_div(pixels, run), parts = plan.parts;
     for_each_task(runs * parts, [&](int64_t task) {
       const int64_t first = task / parts * run, count = std::min(run, pixels - first), part = task % parts;

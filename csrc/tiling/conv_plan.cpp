@@ -38,12 +38,13 @@ int64_t column_parts(int64_t runs, int64_t blocks, int64_t threads) {
   return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, ceil_div(blocks, 2)));
 }
 
-PointwisePlan plan_pointwise(const ConvShape& s, int64_t column_blocks, int64_t cached_bytes, int64_t threads) {
+PointwisePlan plan_pointwise(const ConvShape& s, int64_t column_blocks, int64_t run_bytes, const CacheSizes& caches,
+                             int64_t threads) {
   const int64_t pixels = s.images * s.out_h * s.out_w, pixel_bytes = std::max<int64_t>(1, s.in_c * s.element_bytes);
-  const int64_t fitting = std::max(cached_bytes / pixel_bytes / kTile * kTile, kTile);
+  const int64_t fitting = std::max(run_bytes / pixel_bytes / kTile * kTile, kTile);
   const int64_t weight_bytes = column_blocks * s.lanes * pixel_bytes;
   // Weights that stay in the cache are read once, whatever the run; others once a run.
-  const bool weights_stay = weight_bytes <= cached_bytes;
+  const bool weights_stay = weight_bytes <= caches.l2 / 2;
   PointwisePlan plan{};
   if (!weights_stay && pixels <= fitting && pixels * pixel_bytes < weight_bytes && column_blocks >= 2 * threads) {
     plan = {pixels, threads};  // all read the pixels, each a share of the weights

@@ -33,9 +33,10 @@ struct BandPlan {
 };
 
 // Of (pixels x in_c) times (in_c x out_c), whose `column_blocks` blocks of output channels threads may share. A run's
-// pixels are read for every block of channels, so they stay within `cached_bytes` of the L2 cache; the weights pass
+// pixels are read for every block of channels, so they take at most `run_bytes`, of the L2 cache; the weights pass
 // through it once a run.
-PointwisePlan plan_pointwise(const ConvShape& shape, int64_t column_blocks, int64_t cached_bytes, int64_t threads);
+PointwisePlan plan_pointwise(const ConvShape& shape, int64_t column_blocks, int64_t run_bytes, const CacheSizes& caches,
+                             int64_t threads);
 
 // Enough parts of the output channels that every thread has work, few enough that a task's input is read seldom.
 int64_t column_parts(int64_t runs, int64_t blocks, int64_t threads);
