@@ -65,6 +65,43 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
         assert all(torch.equal(results[0], result) for result in results[1:])
 
 
+class _EarlyLayers(nn.Module):
+    """What a network does to a large image: values that leave the cache, a residual, uneven strides and padding."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, (3, 5), 2, padding), nn.ReLU())
+        self.separable = nn.Sequential(
+            nn.Conv2d(16, 16, 5, (2, 1), (1, 3), groups=16), nn.ReLU6(), nn.Conv2d(16, 16, 1), nn.Hardswish()
+        )
+        self.same, self.last = block(), block(stride=2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.separable(self.stem(image))
+        return self.last(x + self.same(x))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_layers_of_a_large_image_equal_themselves_one_by_one(padding: int, batch: int) -> None:
+    torch.manual_seed(0)
+    model = with_statistics(_EarlyLayers(padding)).eval()
+    links = chain_of(model)
+    for height in (601, 67):  # the values of the larger one leave any second-level cache
+        image = torch.randn(batch, 3, height, 320)
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(links(image))
+        assert torch.equal(results[0], links.run_stepwise(image))
+        assert torch.equal(results[0], results[1])
+        with torch.inference_mode():
+            assert relative_error(results[0], model(image)) < 1e-5
+        for dtype in (torch.bfloat16, torch.float16):
+            rounded = image.to(dtype)
+            assert torch.equal(links(rounded), links.run_stepwise(rounded.float()).to(dtype))
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_an_empty_batch(flat: bool) -> None:
     links = chain_of(small(flat))

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "chain_program.h"
+#include "depth_first.h"
 #include "microkernels/isa.h"
 #include "parallel.h"
 
@@ -18,6 +19,13 @@ constexpr int64_t kAlignedBytes = 64;
 struct Value {
   int64_t offset = 0, bytes = 0;  // in the arena
   int64_t born = 0, last_use = 0;
+  int64_t uses = 0;     // steps that read or add it
+  bool inside = false;  // lives in bands of rows only
+};
+
+// Steps that are taken together.
+struct Segment {
+  int64_t first, count;
 };
 
 // Computes in E. In fp32 the values between the steps are fp32 whatever the caller's storage is: they stay in the
@@ -27,6 +35,8 @@ class Chain {
  public:
   Chain(const Tensor& input, const Tensor& weights, const std::string& program)
       : outside_(view_input(input)), input_(widened(outside_)), steps_(read_chain<E>(input_, weights, program)) {
+    note_uses();
+    find_segments();
     group_ = group_size();
     place_values();
   }
@@ -69,25 +79,55 @@ class Chain {
   int64_t group_size() const {
     const int64_t threads = torch::stable::get_num_threads();
     int64_t largest = 1;
-    for (const ChainStep<E>& step : steps_) largest = std::max(largest, step.image_elements());
+    for (int64_t i = 0; i < step_count(); ++i) {
+      if (!values_[i + 1].inside) largest = std::max(largest, steps_[i].image_elements());
+    }
     const int64_t bytes = largest * storage_bytes(kInside);
     const int64_t fitting = std::max<int64_t>(cache_sizes().l3 / 4 / bytes / threads * threads, threads);
     const int64_t groups = std::max<int64_t>(1, ceil_div(input_.n, fitting));
     return std::min(input_.n, ceil_div(ceil_div(input_.n, groups), threads) * threads);
   }
 
-  // First fit among the values alive at the same time. The first and the last value are the caller's, unless they have
-  // to be widened and narrowed.
-  void place_values() {
+  void note_uses() {
     values_.resize(steps_.size() + 1);
-    values_[0].bytes = bytes_of(input_.h * input_.w * input_.c);
     values_.back().last_use = step_count();
     for (int64_t i = 0; i < step_count(); ++i) {
       const ChainStep<E>& step = steps_[i];
       values_[i + 1].born = i;
-      values_[step.in].last_use = i;
-      if (step.residual >= 0) values_[step.residual].last_use = i;
-      values_[i + 1].bytes = bytes_of(step.image_elements());
+      values_[step.in].last_use = i, ++values_[step.in].uses;
+      if (step.residual < 0) continue;
+      values_[step.residual].last_use = i;
+      if (step.residual != step.in) ++values_[step.residual].uses;
+    }
+  }
+
+  // Steps whose values between them would leave the cache go together.
+  void find_segments() {
+    for (int64_t first = 0; first < step_count();) {
+      int64_t count = 1;
+      while (first + count < step_count() && joins(first, first + count)) ++count;
+      while (count > 1 && !DepthFirst<E>(&steps_[first], count).fits()) --count;
+      for (int64_t i = 1; i < count; ++i) values_[first + i].inside = true;
+      values_[first + count].born = first;  // written while the first step still reads
+      segments_.push_back({first, count});
+      first += count;
+    }
+  }
+
+  bool joins(int64_t first, int64_t step) const {
+    const bool alone = values_[step].uses == 1 && steps_[step].in == step;
+    const bool adds_outside = steps_[step].residual >= 0 && steps_[step].residual != step;
+    const int64_t bytes = steps_[step - 1].image_elements() * storage_bytes(kInside);
+    return alone && !adds_outside && bytes > cache_sizes().l2 / 2 && DepthFirst<E>::supports(steps_[step]) &&
+           (step > first + 1 || DepthFirst<E>::supports(steps_[first]));
+  }
+
+  // First fit among the values alive at the same time. The first and the last value are the caller's, unless they have
+  // to be widened and narrowed.
+  void place_values() {
+    values_[0].bytes = bytes_of(input_.h * input_.w * input_.c);
+    for (int64_t i = 0; i < step_count(); ++i) {
+      if (!values_[i + 1].inside) values_[i + 1].bytes = bytes_of(steps_[i].image_elements());
     }
     for (int64_t i = widens() ? 0 : 1; i < step_count() + widens(); ++i) {
       values_[i].offset = free_offset(i);
@@ -125,12 +165,11 @@ class Chain {
       if (value == step_count() && !widens()) return result;
       return arena + values_[value].offset;
     };
-    for (int64_t i = 0; i < step_count(); ++i) {
-      const auto start = std::chrono::steady_clock::now();
-      ChainStep<E>& step = steps_[i];
+    for (const Segment& segment : segments_) {
+      const int64_t last = segment.first + segment.count;
+      const ChainStep<E>& step = steps_[segment.first];
       const void* residual = step.residual < 0 ? nullptr : data_of(step.residual);
-      run_step(step, data_of(step.in), images, residual, data_of(i + 1));
-      if (seconds) seconds[i] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      run_segment(segment, data_of(step.in), images, residual, data_of(last), seconds);
     }
     if (widens()) narrow_output(arena + values_.back().offset, images, result);
   }
@@ -155,21 +194,46 @@ class Chain {
     });
   }
 
-  static void run_step(ChainStep<E>& step, const void* in, int64_t images, const void* residual, void* out) {
+  void run_segment(const Segment& segment, const void* in, int64_t images, const void* residual, void* out,
+                   double* seconds) {
+    ChainStep<E>* steps = &steps_[segment.first];
+    if (segment.count > 1) {
+      set_images(steps[0], in, images, residual, nullptr);
+      for (int64_t i = 1; i + 1 < segment.count; ++i) set_images(steps[i], nullptr, images, nullptr, nullptr);
+      set_images(steps[segment.count - 1], nullptr, images, nullptr, out);
+      return DepthFirst<E>(steps, segment.count).run(images, seconds ? seconds + segment.first : nullptr);
+    }
+    const auto start = std::chrono::steady_clock::now();
+    set_images(steps[0], in, images, residual, out);
+    run_step(steps[0]);
+    if (!seconds) return;
+    seconds[segment.first] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  static void set_images(ChainStep<E>& step, const void* in, int64_t images, const void* residual, void* out) {
     if (auto* conv = std::get_if<Convolution<E>>(&step.work)) {
       conv->in.data = in, conv->in.n = images, conv->residual = residual, conv->out = out;
-      conv->run(*conv);
     } else if (auto* block = std::get_if<FusedBlock<E>>(&step.work)) {
       block->in.data = in, block->in.n = images, block->residual = residual, block->out = out;
-      run_fused_block(*block);
     } else if (auto* pool = std::get_if<GlobalPool>(&step.work)) {
       pool->in.data = in, pool->in.n = images, pool->out = out;
-      run_global_pool(*pool);
     } else if (auto* norm = std::get_if<LayerNorm<E>>(&step.work)) {
       norm->in.data = in, norm->in.n = images, norm->out = out;
-      run_layer_norm(*norm);
     } else if (auto* next = std::get_if<ConvNextBlock<E>>(&step.work)) {
       next->conv.in.data = in, next->conv.in.n = images, next->residual = residual, next->out = out;
+    }
+  }
+
+  static void run_step(const ChainStep<E>& step) {
+    if (const auto* conv = std::get_if<Convolution<E>>(&step.work)) {
+      conv->run(*conv);
+    } else if (const auto* block = std::get_if<FusedBlock<E>>(&step.work)) {
+      run_fused_block(*block);
+    } else if (const auto* pool = std::get_if<GlobalPool>(&step.work)) {
+      run_global_pool(*pool);
+    } else if (const auto* norm = std::get_if<LayerNorm<E>>(&step.work)) {
+      run_layer_norm(*norm);
+    } else if (const auto* next = std::get_if<ConvNextBlock<E>>(&step.work)) {
       run_convnext_block(*next);
     }
   }
@@ -178,6 +242,7 @@ class Chain {
   ImageView input_;    // the same in E
   std::vector<ChainStep<E>> steps_;
   std::vector<Value> values_;
+  std::vector<Segment> segments_;
   int64_t group_ = 1;
   int64_t arena_bytes_ = 0;
 };

@@ -49,4 +49,8 @@ void run_spatial(const Convolution<E>& conv);
 template <class E>
 void run_direct(const Convolution<E>& conv);
 
+// Output rows [y0, y1) of one image in the calling thread; for windows beyond 1x1.
+template <class E>
+void run_direct_rows(const Convolution<E>& conv, int64_t image, int64_t y0, int64_t y1);
+
 }  // namespace convfirst

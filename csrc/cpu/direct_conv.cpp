@@ -32,10 +32,15 @@ class DirectConv {
       depth_ = conv_.group_in();
       run_pixels();
     } else {
-      padded_w_ = std::max((conv_.out_w - 1) * window_.stride_w + window_.span_w(), window_.span_w());
-      set_taps();
+      prepare_bands();
       run_bands();
     }
+  }
+
+  // Output rows [y0, y1) of an image, in the calling thread.
+  void run_rows(int64_t image, int64_t y0, int64_t y1) {
+    prepare_bands();
+    for (int64_t y = y0; y < y1; y += band_) run_band(image, y, std::min(y1, y + band_), 0, 1);
   }
 
  private:
@@ -77,26 +82,34 @@ class DirectConv {
     });
   }
 
-  void run_bands() const {
+  void prepare_bands() {
+    padded_w_ = std::max((conv_.out_w - 1) * window_.stride_w + window_.span_w(), window_.span_w());
+    set_taps();
     const int64_t row_floats = padded_w_ * conv_.in.c;
     const int64_t fitting =
         (2 * kWidenedFloats / std::max<int64_t>(row_floats, 1) - window_.span_h()) / window_.stride_h;
-    const int64_t band = std::clamp<int64_t>(fitting, 1, std::min(conv_.out_h, kBandRows));
-    const int64_t bands = ceil_div(conv_.out_h, band),
+    band_ = std::clamp<int64_t>(fitting, 1, std::min(conv_.out_h, kBandRows));
+  }
+
+  void run_bands() const {
+    const int64_t bands = ceil_div(conv_.out_h, band_),
                   parts = column_parts(conv_.in.n * bands, column_blocks(), thread_count());
     for_each_task(conv_.in.n * bands * parts, [&](int64_t task) {
-      const int64_t image = task / parts / bands, y0 = task / parts % bands * band;
-      const int64_t y1 = std::min(conv_.out_h, y0 + band);
-      const int64_t rows = (y1 - y0 - 1) * window_.stride_h + window_.span_h();
-      E* copy = task_scratch<E>(rows * row_floats + conv_.out_w * conv_.blocks() * kLanes);
-      const Patch patch{image, y0 * window_.stride_h - window_.top, rows, -window_.left, padded_w_};
-      widen_patch(kernels_, conv_.in, patch, copy);
-      for (int64_t y = y0; y < y1; ++y) {
-        const E* a = copy + (y - y0) * window_.stride_h * row_floats;
-        const int64_t first = (image * conv_.out_h + y) * conv_.out_w;
-        run_groups(a, window_.stride_w * conv_.in.c, first, conv_.out_w, task % parts, parts, copy + rows * row_floats);
-      }
+      const int64_t image = task / parts / bands, y0 = task / parts % bands * band_;
+      run_band(image, y0, std::min(conv_.out_h, y0 + band_), task % parts, parts);
     });
+  }
+
+  void run_band(int64_t image, int64_t y0, int64_t y1, int64_t part, int64_t parts) const {
+    const int64_t row_floats = padded_w_ * conv_.in.c, rows = (y1 - y0 - 1) * window_.stride_h + window_.span_h();
+    E* copy = task_scratch<E>(rows * row_floats + conv_.out_w * conv_.blocks() * kLanes);
+    const Patch patch{image, y0 * window_.stride_h - window_.top, rows, -window_.left, padded_w_};
+    widen_patch(kernels_, conv_.in, patch, copy);
+    for (int64_t y = y0; y < y1; ++y) {
+      const E* a = copy + (y - y0) * window_.stride_h * row_floats;
+      const int64_t first = (image * conv_.out_h + y) * conv_.out_w;
+      run_groups(a, window_.stride_w * conv_.in.c, first, conv_.out_w, part, parts, copy + rows * row_floats);
+    }
   }
 
   // One part of the output channels for `count` output pixels from `first`.
@@ -142,6 +155,7 @@ class DirectConv {
   const int64_t group_blocks_;  // output blocks a group
   const int64_t products_;      // products an output channel
   int64_t padded_w_ = 0;
+  int64_t band_ = 1;  // output rows that share a copy of their input
   int64_t depth_ = 0;
   std::vector<int64_t> taps_;
 };
@@ -153,7 +167,14 @@ void run_direct(const Convolution<E>& conv) {
   DirectConv<E>(conv).run();
 }
 
+template <class E>
+void run_direct_rows(const Convolution<E>& conv, int64_t image, int64_t y0, int64_t y1) {
+  DirectConv<E>(conv).run_rows(image, y0, y1);
+}
+
 template void run_direct(const Convolution<float>&);
 template void run_direct(const Convolution<Half>&);
+template void run_direct_rows(const Convolution<float>&, int64_t, int64_t, int64_t);
+template void run_direct_rows(const Convolution<Half>&, int64_t, int64_t, int64_t);
 
 }  // namespace convfirst

@@ -14,6 +14,7 @@
 #include "microkernels/isa.h"
 #include "parallel.h"
 #include "projection.h"
+#include "strip.h"
 
 namespace convfirst {
 namespace {
@@ -25,7 +26,6 @@ class Runner {
       : block_(block),
         plan_(plan),
         kernels_(kernels_for<E>()),
-        projection_(projection(block.project_weights)),
         pixels_(block.out_h * block.out_w),
         hidden_blocks_(block.hidden_blocks()) {}
 
@@ -69,49 +69,10 @@ class Runner {
     }
   }
 
-  struct StripScratch {
-    E* tile;        // hidden tile
-    E* rows;        // convolved rows of one row group
-    float* sums;    // strip's partial sums
-    int64_t* taps;  // offsets of the projection's inputs
-  };
-
-  // Partial sums outlive a row group only where several chunks add to them.
-  int64_t sum_pixels(int64_t strip_pixels) const {
-    return chunk_count() > 1 ? strip_pixels : plan_.row_group * block_.out_w;
-  }
-
-  StripScratch strip_scratch(const HiddenTile<E>& tile, int64_t strip_pixels) const {
-    const int64_t tile_floats = floats_for<E>(ceil_div(tile.scratch_elements(), kLanes) * kLanes);
-    const int64_t row_floats = floats_for<E>(plan_.hidden_blocks * plan_.row_group * block_.out_w * kLanes);
-    const int64_t sum_floats = strip_pixels * block_.out_blocks() * kLanes;
-    const int64_t tap_floats = projection_.tap_floats(hidden_blocks_);
-    float* base = task_scratch(tile_floats + row_floats + sum_floats + tap_floats);
-    return {reinterpret_cast<E*>(base), reinterpret_cast<E*>(base + tile_floats), base + tile_floats + row_floats,
-            reinterpret_cast<int64_t*>(base + tile_floats + row_floats + sum_floats)};
-  }
-
   void project_strip(int64_t n, int64_t y0, int64_t y1, const E* gate) const {
-    HiddenTile<E> tile(block_, plan_, kernels_);
-    const int64_t strip_pixels = (y1 - y0) * block_.out_w;
-    const int64_t sum_block = sum_pixels(strip_pixels) * kLanes;
-    const bool chunked = chunk_count() > 1;
-    const StripScratch scratch = strip_scratch(tile, sum_pixels(strip_pixels));
-    for (int64_t first = 0; first < hidden_blocks_; first += plan_.hidden_blocks) {
-      const int64_t count = std::min(plan_.hidden_blocks, hidden_blocks_ - first);
-      tile.begin(n, first, count, scratch.tile);
-      for (int64_t y = y0; y < y1; y += plan_.row_group) {
-        const int64_t end = std::min(y1, y + plan_.row_group), pixels = (end - y) * block_.out_w;
-        tile.convolve(y, end, scratch.rows, pixels * kLanes);
-        if (gate) apply_gate(scratch.rows, pixels, first, count, gate);
-        ProjectionPart<E> p{};
-        p.hidden = scratch.rows, p.hidden_block = pixels * kLanes, p.first = first, p.count = count;
-        p.sums = scratch.sums + (chunked ? (y - y0) * block_.out_w * kLanes : 0), p.sum_block = sum_block;
-        p.taps = scratch.taps, p.pixels = pixels, p.position = n * pixels_ + y * block_.out_w;
-        p.block = 0, p.blocks = block_.out_blocks();
-        project(kernels_, projection_, p);
-      }
-    }
+    Strip<E> strip(block_, plan_);
+    strip.begin(task_scratch(strip.scratch_floats(y1 - y0)), y1 - y0);
+    strip.project(n, y0, y1, gate);
   }
 
   // --- two passes over strips -------------------------------------------------------------------------------------
@@ -138,17 +99,11 @@ class Runner {
   }
 
   void squeeze_strip(int64_t n, int64_t y0, int64_t y1, float* row_sums) const {
-    HiddenTile<E> tile(block_, plan_, kernels_);
-    const StripScratch scratch = strip_scratch(tile, 0);
-    for (int64_t first = 0; first < hidden_blocks_; first += plan_.hidden_blocks) {
-      const int64_t count = std::min(plan_.hidden_blocks, hidden_blocks_ - first);
-      tile.begin(n, first, count, scratch.tile);
-      for (int64_t y = y0; y < y1; y += plan_.row_group) {
-        const int64_t end = std::min(y1, y + plan_.row_group), block_step = (end - y) * block_.out_w * kLanes;
-        tile.convolve(y, end, scratch.rows, block_step);
-        sum_rows(scratch.rows, block_step, y, end, first, count, row_sums);
-      }
-    }
+    Strip<E> strip(block_, plan_);
+    strip.begin(task_scratch(strip.scratch_floats(0)), 0);
+    strip.each_tile(n, y0, y1, [&](int64_t y, int64_t end, int64_t first, int64_t count) {
+      sum_rows(strip.rows(), (end - y) * block_.out_w * kLanes, y, end, first, count, row_sums);
+    });
   }
 
   // row_sums[hidden block][row][lane] from convolved rows [y, end).
@@ -169,10 +124,6 @@ class Runner {
       float* total = totals + row / block_.out_h * kLanes;
       for (int64_t lane = 0; lane < kLanes; ++lane) total[lane] += row_sums[row * kLanes + lane];
     }
-  }
-
-  void apply_gate(E* rows, int64_t pixels, int64_t first, int64_t count, const E* gate) const {
-    for (int64_t b = 0; b < count; ++b) kernels_.scale(rows + b * pixels * kLanes, pixels, gate + (first + b) * kLanes);
   }
 
   // --- kept hidden tensor -----------------------------------------------------------------------------------------
@@ -199,8 +150,8 @@ class Runner {
       if (gates_weights()) return project_image(n, hidden_image, gated_weights(gate, weights));
       for_each_task(chunk_count(), [&](int64_t chunk) {
         const int64_t first = chunk * plan_.hidden_blocks;
-        apply_gate(hidden_image + first * pixels_ * kLanes, pixels_, first,
-                   std::min(plan_.hidden_blocks, hidden_blocks_ - first), gate);
+        scale_blocks(kernels_, hidden_image + first * pixels_ * kLanes, pixels_,
+                     std::min(plan_.hidden_blocks, hidden_blocks_ - first), gate + first * kLanes);
       });
     }
     project_image(n, hidden_image, block_.project_weights);
@@ -236,7 +187,7 @@ class Runner {
 
   void project_image(int64_t n, const E* hidden_image, const E* weights) const {
     constexpr int64_t kTaskPixels = 28;
-    const Projection<E> layer = projection(weights);
+    const Projection<E> layer = projection_of(block_, weights);
     const int64_t threads = thread_count();
     const bool by_pixels = pixels_ >= threads * kTaskPixels;
     const int64_t run = by_pixels ? ceil_div(pixels_, ceil_div(pixels_, threads * 4 * kTaskPixels) * threads) : pixels_;
@@ -256,15 +207,9 @@ class Runner {
     });
   }
 
-  Projection<E> projection(const E* weights) const {
-    return {weights,           block_.project_bias, block_.hidden, block_.out_c, block_.output_activation,
-            block_.in.storage, block_.residual,     block_.out};
-  }
-
   const FusedBlock<E>& block_;
   const BlockPlan plan_;
   const Kernels<E>& kernels_;
-  const Projection<E> projection_;
   const int64_t pixels_;
   const int64_t hidden_blocks_;
 };

@@ -52,20 +52,23 @@ void repeat_channels(E* pixels, int64_t count, int64_t first_out, int64_t lanes,
   }
 }
 
-// Interleaves planes; images in that layout have few channels.
+// Images that lie in planes have few channels.
 template <class E>
 void widen_planar_patch(const Kernels<E>& kernels, const ImageView& in, const Patch& patch, E* out) {
-  constexpr int64_t kPixels = 256;
+  constexpr int64_t kPixels = 256, kPlanes = 4;
   const WidenKernel<E> widen = kernels.widen[static_cast<int>(in.storage)];
   const int64_t plane = in.h * in.w;
-  E row[kPixels];
+  E rows[kPlanes * kPixels];
   copy_rows(in, patch, in.c, out, [&](int64_t source, E* target, int64_t pixels) {
     const int64_t pixel = source / in.c, image = pixel / plane, start = image * plane * in.c + pixel % plane;
     for (int64_t done = 0; done < pixels; done += kPixels) {
       const int64_t count = std::min(kPixels, pixels - done);
-      for (int64_t c = 0; c < in.c; ++c) {
-        widen(offset(in.data, in.storage, start + c * plane + done), row, count);
-        for (int64_t p = 0; p < count; ++p) target[(done + p) * in.c + c] = row[p];
+      for (int64_t first = 0; first < in.c; first += kPlanes) {
+        const int64_t planes = std::min(kPlanes, in.c - first);
+        for (int64_t c = 0; c < planes; ++c) {
+          widen(offset(in.data, in.storage, start + (first + c) * plane + done), rows + c * kPixels, count);
+        }
+        kernels.interleave({rows, kPixels, planes, target + done * in.c + first, in.c, count});
       }
     }
   });

@@ -7,21 +7,13 @@
 namespace convfirst {
 namespace {
 
-template <class E>
-int largest_rows(const GemmKernel<E>* family) {
-  for (int rows = kMaxGemmRows; rows > 0; --rows) {
-    if (family[rows - 1]) return rows;
-  }
-  return 0;
-}
-
 // FMA slots that a register block takes a step of k: its loads when there are more of them than FMAs, and never fewer
 // than the FMA latency hides.
 int64_t step_cost(int64_t rows, int64_t blocks) { return std::max<int64_t>({rows * blocks, rows + blocks, 8}); }
 
 template <class E>
 int64_t product_cost(const Kernels<E>& kernels, int64_t pixels, int64_t blocks, int width) {
-  const int64_t largest = largest_rows<E>(kernels.gemm[width - 1]);
+  const int64_t largest = kernels.most_rows[width - 1];
   if (!largest) return std::numeric_limits<int64_t>::max();
   const int64_t pieces = (pixels + largest - 1) / largest, rows = (pixels + pieces - 1) / pieces;
   const int64_t last = blocks % width;
@@ -53,8 +45,7 @@ void advance(GemmArgs<E>& g, int64_t pixels, int64_t blocks) {
 }
 
 template <class E>
-void multiply_blocks(const GemmKernel<E>* family, GemmArgs<E> g, int64_t pixels) {
-  const int64_t largest = largest_rows<E>(family);
+void multiply_blocks(const GemmKernel<E>* family, int64_t largest, GemmArgs<E> g, int64_t pixels) {
   const int64_t pieces = (pixels + largest - 1) / largest, even = (pixels + pieces - 1) / pieces;
   for (int64_t left = pixels; left > 0;) {
     int64_t rows = std::min(left, even);
@@ -82,7 +73,9 @@ void multiply_all_blocks(const Kernels<E>& kernels, const GemmArgs<E>& g, int64_
     GemmArgs<E> part = g;
     advance(part, 0, block);
     if (block + taken < blocks) part.last_lanes = kLanesOf<E>;
-    multiply_blocks<E>(block < whole ? kernels.gemm[taken - 1] : kernels.gemm_narrow, part, pixels);
+    const bool narrow = block >= whole;
+    multiply_blocks<E>(narrow ? kernels.gemm_narrow : kernels.gemm[taken - 1],
+                       narrow ? kernels.most_narrow_rows : kernels.most_rows[taken - 1], part, pixels);
     block += taken;
   }
 }

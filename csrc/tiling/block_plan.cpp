@@ -100,16 +100,6 @@ BlockPlan kept_plan(const BlockShape& s, const CacheSizes& caches, int64_t threa
   return plan;
 }
 
-BlockPlan strips_plan(const BlockShape& s, const CacheSizes& caches) {
-  BlockPlan plan{false, std::min(s.out_h, ceil_div(kGroupPixels, s.out_w)), s.out_h, 0, 1};
-  plan.hidden_blocks = chunk_blocks(s, plan, caches.l2 / 2, 1);
-  if (plan.hidden_blocks == hidden_blocks(s)) return plan;
-  // Several chunks add to a strip's partial sums, which should stay cached from one to the next.
-  const int64_t sum_bytes = s.out_w * ceil_div(s.out_c, s.lanes) * s.lanes * kFloat;
-  plan.strip_rows = std::clamp<int64_t>(caches.l2 / 4 / sum_bytes, plan.row_group, s.out_h);
-  return plan;
-}
-
 // Sizes that a measurement forces; sums of a strip then need all its rows wherever chunks add to them.
 BlockPlan with_forced_sizes(const BlockShape& s, BlockPlan plan) {
   const int64_t rows = forced_tiles().row_group, blocks = forced_tiles().hidden_blocks;
@@ -130,6 +120,16 @@ int64_t ring_rows(const BlockShape& shape, const BlockPlan& plan) {
   return (plan.row_group - 1) * shape.stride_h + shape.span_h;
 }
 
+BlockPlan plan_strips(const BlockShape& s, const CacheSizes& caches) {
+  BlockPlan plan{false, std::min(s.out_h, ceil_div(kGroupPixels, s.out_w)), s.out_h, 0, 1};
+  plan.hidden_blocks = chunk_blocks(s, plan, caches.l2 / 2, 1);
+  if (plan.hidden_blocks == hidden_blocks(s)) return plan;
+  // Several chunks add to a strip's partial sums, which should stay cached from one to the next.
+  const int64_t sum_bytes = s.out_w * ceil_div(s.out_c, s.lanes) * s.lanes * kFloat;
+  plan.strip_rows = std::clamp<int64_t>(caches.l2 / 4 / sum_bytes, plan.row_group, s.out_h);
+  return plan;
+}
+
 BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches, int64_t threads) {
   const int64_t kept_bytes = shape.out_h * shape.out_w * hidden_blocks(shape) * kBlockBytes;
   const bool by_image = shape.images >= 4 * threads || shape.images % threads == 0;
@@ -140,7 +140,7 @@ BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches, int64_t 
     keeps = kept_bytes <= caches.l2 && kept_cost(shape, threads) < strips_cost(shape, threads);
   }
   if (const int64_t forced = forced_tiles().keeps_hidden) keeps = forced > 0;
-  const BlockPlan plan = keeps ? kept_plan(shape, caches, by_image ? 1 : threads) : strips_plan(shape, caches);
+  const BlockPlan plan = keeps ? kept_plan(shape, caches, by_image ? 1 : threads) : plan_strips(shape, caches);
   return with_forced_sizes(shape, plan);
 }
 

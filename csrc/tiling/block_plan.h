@@ -34,6 +34,9 @@ struct BlockPlan {
 // A pure function of its arguments. Every plan computes the same bits: only the order of independent work changes.
 BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches, int64_t threads);
 
+// The plan of rows that a thread computes one below the other, whatever plan_block would choose.
+BlockPlan plan_strips(const BlockShape& shape, const CacheSizes& caches);
+
 // Input rows that a hidden tile keeps: what one row group of outputs reaches.
 int64_t ring_rows(const BlockShape& shape, const BlockPlan& plan);
 

@@ -128,6 +128,19 @@ struct GatherArgs {
 template <class E>
 using GatherKernel = void (*)(const GatherArgs<E>&);
 
+// out[p][c] = in[c][p]: planes become channels.
+template <class E>
+struct InterleaveArgs {
+  const E* in;
+  int64_t in_plane;  // elements between planes
+  int64_t planes;
+  E* out;
+  int64_t out_stride;  // elements between pixels
+  int64_t pixels;
+};
+template <class E>
+using InterleaveKernel = void (*)(const InterleaveArgs<E>&);
+
 // out[p][c] = activation(in[p][c]) + residual[p][c], from blocks to NHWC storage.
 template <class E>
 struct FinishArgs {
@@ -225,8 +238,10 @@ struct StorageOf<Half> {
 // The kernels that compute in E. Those of fp16 read and write fp16 storage only.
 template <class E>
 struct Kernels {
-  GemmKernel<E> gemm[kMaxGemmBlocks][kMaxGemmRows];      // nullptr where it does not fit the registers
-  GemmKernel<E> gemm_narrow[kMaxGemmRows];               // one block of at most half its channels
+  GemmKernel<E> gemm[kMaxGemmBlocks][kMaxGemmRows];  // nullptr where it does not fit the registers
+  GemmKernel<E> gemm_narrow[kMaxGemmRows];           // one block of at most half its channels
+  int most_rows[kMaxGemmBlocks];                     // of gemm; 0: none with as many blocks
+  int most_narrow_rows;
   OuterKernel<E> outer[kMaxOuterBlocks][kMaxOuterRows];  // fp32 only
   OuterKernel<E> inner;                                  // fp32 only: kRows = 0
   OuterKernel<E> inner8;                                 // fp32 only: lanes by the eight lanes of their group
@@ -236,6 +251,7 @@ struct Kernels {
   GatherKernel<E> gather[kStorageCount];
   FinishKernel<E> finish[kStorageCount];
   WidenKernel<E> widen[kStorageCount];
+  InterleaveKernel<E> interleave;
   ActivateKernel<E> activate;
   SumKernel<E> sum;
   ScaleKernel<E> scale;

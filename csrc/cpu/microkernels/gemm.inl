@@ -5,39 +5,46 @@
 // wide vector, or the narrow one for a last block of at most half its channels: half the register, and half the time
 // where a wide FMA counts as two.
 
-// Addresses of nine rows from one base and four multiples of the stride: x86 scales an index by 1, 2, 4 or 8. Left to
-// itself the compiler keeps one pointer a row and spills most of them.
+// Addresses of nine rows from one base and four multiples of the stride in bytes: x86 scales an index by 1, 2, 4 or 8.
+// Left to itself the compiler keeps one pointer a row and spills most of them.
 struct RowStrides {
   int64_t one, three, five, seven;
 };
 
+template <class E>
 CONVFIRST_INLINE RowStrides row_strides(int64_t stride) {
-  RowStrides s{stride, 3 * stride, 5 * stride, 7 * stride};
-  asm volatile("" : "+r"(s.one), "+r"(s.three), "+r"(s.five), "+r"(s.seven));
-  return s;
+  int64_t one = stride * static_cast<int64_t>(sizeof(E));
+  asm volatile("" : "+r"(one));  // or the four become one vector product, which is slow to take apart
+  int64_t three = one * 3, five = one * 5, seven = one * 8 - one;
+  asm volatile("" : "+r"(three), "+r"(five), "+r"(seven));
+  return {one, three, five, seven};
+}
+
+CONVFIRST_INLINE int64_t bytes_to_row(const RowStrides& s, int row) {
+  switch (row) {
+    case 0: return 0;
+    case 1: return s.one;
+    case 2: return s.one * 2;
+    case 3: return s.three;
+    case 4: return s.one * 4;
+    case 5: return s.five;
+    case 6: return s.three * 2;
+    case 7: return s.seven;
+    default: return s.one * 8;
+  }
 }
 
 template <class E>
 CONVFIRST_INLINE const E* row_of_nine(const E* base, const RowStrides& s, int row) {
-  switch (row) {
-    case 0: return base;
-    case 1: return base + s.one;
-    case 2: return base + s.one * 2;
-    case 3: return base + s.three;
-    case 4: return base + s.one * 4;
-    case 5: return base + s.five;
-    case 6: return base + s.three * 2;
-    case 7: return base + s.seven;
-    default: return base + s.one * 8;
-  }
+  return reinterpret_cast<const E*>(reinterpret_cast<const char*>(base) + bytes_to_row(s, row));
 }
 
 template <class V, int kRows, int kBlocks>
 CONVFIRST_INLINE void multiply_step(V (&acc)[kRows][kBlocks], const Element<V>* const* bases, const RowStrides& strides,
-                                    const Element<V>* b, int64_t b_block, int k) {
+                                    const Element<V>* const (&b)[kBlocks], int k) {
   V weights[kBlocks];
   CONVFIRST_UNROLL
-  for (int j = 0; j < kBlocks; ++j) weights[j] = V::load(b + j * b_block + kLanesOf<Element<V>> * k);
+  for (int j = 0; j < kBlocks; ++j) weights[j] = V::load(b[j] + kLanesOf<Element<V>> * k);
   CONVFIRST_UNROLL
   for (int i = 0; i < kRows; ++i) {
     const V a = V::broadcast(row_of_nine(bases[i / 9], strides, i % 9) + k);
@@ -63,8 +70,30 @@ CONVFIRST_INLINE void store_pixel(const V (&acc)[kBlocks], const GemmArgs<Elemen
   }
 }
 
+// Whole blocks, and no gap between the tile's pixels.
+template <bool kAdds, class V, int kRows, int kBlocks>
+CONVFIRST_INLINE void store_whole_tile(const V (&acc)[kRows][kBlocks], const GemmArgs<Element<V>>& g) {
+  const V low = V::set1(g.low), high = V::set1(g.high);
+  // Copies: for all the compiler knows a store may change g.
+  const int64_t stride = g.c_stride, block = g.c_block, residual_stride = g.residual_stride;
+  Element<V>* c = g.c;
+  const Element<V>* residual = g.residual;
+  CONVFIRST_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    CONVFIRST_UNROLL
+    for (int j = 0; j < kBlocks; ++j) {
+      V v = V::at_most(high, V::at_least(low, acc[i][j]));
+      if (kAdds) v = v + V::load(residual + j * block);
+      v.store(c + j * block);
+    }
+    c += stride;
+    if (kAdds) residual += residual_stride;
+    asm volatile("" : "+r"(c));  // one pointer that moves, not one a pixel
+  }
+}
+
 template <class V, int kRows, int kBlocks>
-CONVFIRST_INLINE void store_tile(const V (&acc)[kRows][kBlocks], const GemmArgs<Element<V>>& g) {
+CONVFIRST_INLINE void store_any_tile(const V (&acc)[kRows][kBlocks], const GemmArgs<Element<V>>& g) {
   Element<V>* c = g.c;
   const Element<V>* residual = g.residual;
   int64_t until_gap = g.c_row - g.c_column;
@@ -80,6 +109,34 @@ CONVFIRST_INLINE void store_tile(const V (&acc)[kRows][kBlocks], const GemmArgs<
   }
 }
 
+// What a tile need not ask of every pixel saves a twentieth of a product of 32 channels.
+template <class V, int kRows, int kBlocks>
+CONVFIRST_INLINE void store_tile(const V (&acc)[kRows][kBlocks], const GemmArgs<Element<V>>& g) {
+  const bool whole = g.last_lanes >= V::kWidth && (g.c_row == 0 || g.c_column + kRows <= g.c_row);
+  if (!whole) return store_any_tile<V, kRows, kBlocks>(acc, g);
+  if (g.residual) return store_whole_tile<true, V, kRows, kBlocks>(acc, g);
+  store_whole_tile<false, V, kRows, kBlocks>(acc, g);
+}
+
+// A bias is loaded once and copied, which costs no slot: a register is renamed.
+template <class V, int kRows, int kBlocks>
+CONVFIRST_INLINE void start_tile(V (&acc)[kRows][kBlocks], const GemmArgs<float>& g) {
+  if (g.init_stride == 0) {
+    CONVFIRST_UNROLL
+    for (int j = 0; j < kBlocks; ++j) {
+      const V bias = V::load(g.init + j * g.init_block);
+      CONVFIRST_UNROLL
+      for (int i = 0; i < kRows; ++i) acc[i][j] = bias;
+    }
+    return;
+  }
+  CONVFIRST_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    CONVFIRST_UNROLL
+    for (int j = 0; j < kBlocks; ++j) acc[i][j] = V::load(g.init + i * g.init_stride + j * g.init_block);
+  }
+}
+
 template <int kBases, class E>
 CONVFIRST_INLINE void start_tap(const E* (&bases)[kBases], const GemmArgs<E>& g, int64_t tap) {
   CONVFIRST_UNROLL
@@ -89,24 +146,37 @@ CONVFIRST_INLINE void start_tap(const E* (&bases)[kBases], const GemmArgs<E>& g,
   }
 }
 
+// The weights of every block from `first` on. One pointer a block: of a base and a distance the compiler would make
+// several sums and spill them.
+template <int kBlocks, class E>
+CONVFIRST_INLINE void start_weights(const E* (&b)[kBlocks], const E* first, int64_t b_block) {
+  CONVFIRST_UNROLL
+  for (int j = 0; j < kBlocks; ++j) {
+    b[j] = first + j * b_block;
+    asm volatile("" : "+r"(b[j]));
+  }
+}
+
 // The next `depth` products of a tap.
 template <class V, int kRows, int kBlocks, int kBases>
 CONVFIRST_INLINE void multiply_run(V (&acc)[kRows][kBlocks], const Element<V>* (&bases)[kBases],
-                                   const RowStrides& strides, const Element<V>*& b, int64_t b_block, int64_t depth) {
+                                   const RowStrides& strides, const Element<V>* (&b)[kBlocks], int64_t depth) {
   constexpr int kSteps = 4, kWidth = kLanesOf<Element<V>>;
+  const auto advance = [&](int steps) CONVFIRST_ALWAYS_INLINE {
+    CONVFIRST_UNROLL
+    for (int j = 0; j < kBlocks; ++j) b[j] += kWidth * steps;
+    CONVFIRST_UNROLL
+    for (int n = 0; n < kBases; ++n) bases[n] += steps;
+  };
   int64_t k = depth;
   for (; k >= kSteps; k -= kSteps) {
     CONVFIRST_UNROLL
-    for (int s = 0; s < kSteps; ++s) multiply_step<V, kRows, kBlocks>(acc, bases, strides, b, b_block, s);
-    b += kWidth * kSteps;
-    CONVFIRST_UNROLL
-    for (int n = 0; n < kBases; ++n) bases[n] += kSteps;
+    for (int s = 0; s < kSteps; ++s) multiply_step<V, kRows, kBlocks>(acc, bases, strides, b, s);
+    advance(kSteps);
   }
   for (; k > 0; --k) {
-    multiply_step<V, kRows, kBlocks>(acc, bases, strides, b, b_block, 0);
-    b += kWidth;
-    CONVFIRST_UNROLL
-    for (int n = 0; n < kBases; ++n) bases[n] += 1;
+    multiply_step<V, kRows, kBlocks>(acc, bases, strides, b, 0);
+    advance(1);
   }
 }
 
@@ -114,20 +184,15 @@ template <class V, int kRows, int kBlocks>
 CONVFIRST_INLINE void multiply_tile(const GemmArgs<float>& g) {
   constexpr int kBases = (kRows + 8) / 9;
   V acc[kRows][kBlocks];
-  CONVFIRST_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    CONVFIRST_UNROLL
-    for (int j = 0; j < kBlocks; ++j) {
-      acc[i][j] = V::load(g.init + i * g.init_stride + j * g.init_block);
-    }
-  }
-  const RowStrides strides = row_strides(g.a_stride);
-  const float* b = g.b;
+  start_tile<V, kRows, kBlocks>(acc, g);
+  const RowStrides strides = row_strides<float>(g.a_stride);
+  const float* b[kBlocks];
+  start_weights(b, g.b, g.b_block);
   for (int64_t t = 0; t < g.tap_count; ++t) {
     const float* bases[kBases];
     start_tap(bases, g, t);
-    if (g.b_taps) b = g.b + g.b_taps[t];
-    multiply_run<V, kRows, kBlocks>(acc, bases, strides, b, g.b_block, g.depth);
+    if (g.b_taps) start_weights(b, g.b + g.b_taps[t], g.b_block);
+    multiply_run<V, kRows, kBlocks>(acc, bases, strides, b, g.depth);
   }
   store_tile<V, kRows, kBlocks>(acc, g);
 }
@@ -143,16 +208,16 @@ class HalfTile {
     constexpr int kBases = (kRows + 8) / 9;
     V acc[kRows][1];
     start(acc);
-    const RowStrides strides = row_strides(g_.a_stride);
-    const Half* b = g_.b;
+    const RowStrides strides = row_strides<Half>(g_.a_stride);
+    const Half* b[1] = {g_.b};
     int64_t left = kMostHalfProducts;
     for (int64_t t = 0; t < g_.tap_count; ++t) {
       const Half* bases[kBases];
       start_tap(bases, g_, t);
-      if (g_.b_taps) b = g_.b + g_.b_taps[t];
+      if (g_.b_taps) b[0] = g_.b + g_.b_taps[t];
       for (int64_t depth = g_.depth; depth > 0;) {
         const int64_t taken = depth < left ? depth : left;
-        multiply_run<V, kRows, 1>(acc, bases, strides, b, 0, taken);
+        multiply_run<V, kRows, 1>(acc, bases, strides, b, taken);
         depth -= taken, left -= taken;
         if (left > 0) continue;
         if (widens_) add_to_sums(acc);

@@ -40,6 +40,7 @@ constexpr Pass pass_named(const char* name) {
     case 'f': return Pass::kFinish;
     case 'w': return Pass::kWiden;
     case 'a': return Pass::kActivate;
+    case 'i': return Pass::kInterleave;
     case 'n': return Pass::kNormalize;
     case 'r': return Pass::kRescale;
     default: return name[1] == 'u' ? Pass::kSum : Pass::kScale;

@@ -21,6 +21,28 @@ void widen(const void* in, E* out, int64_t count) {
   }
 }
 
+// Three planes of plain elements: the compiler turns them into permutations of whole registers.
+template <class T>
+CONVFIRST_INLINE void interleave_three(const T* __restrict in, int64_t in_plane, T* __restrict out, int64_t pixels) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    out[3 * p] = in[p];
+    out[3 * p + 1] = in[p + in_plane];
+    out[3 * p + 2] = in[p + 2 * in_plane];
+  }
+}
+CONVFIRST_INLINE const uint16_t* plain(const Half* p) { return &p->bits; }
+CONVFIRST_INLINE uint16_t* plain(Half* p) { return &p->bits; }
+CONVFIRST_INLINE const float* plain(const float* p) { return p; }
+CONVFIRST_INLINE float* plain(float* p) { return p; }
+
+template <class E>
+void interleave(const InterleaveArgs<E>& g) {
+  if (g.planes == 3 && g.out_stride == 3) return interleave_three(plain(g.in), g.in_plane, plain(g.out), g.pixels);
+  for (int64_t c = 0; c < g.planes; ++c) {
+    for (int64_t p = 0; p < g.pixels; ++p) g.out[p * g.out_stride + c] = g.in[c * g.in_plane + p];
+  }
+}
+
 // Sixteen channels at most, from `channel` on.
 template <class E, class T, Activation kActivation>
 CONVFIRST_INLINE void finish_channels(const FinishArgs<E>& f, int64_t channel) {

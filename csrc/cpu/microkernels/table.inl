@@ -10,12 +10,18 @@ constexpr int tile_index(int tile) {
 
 template <class E, int kRows, int kBlocks>
 void add_gemm(Kernels<E>& t) {
-  if constexpr (kRows <= Simd<E>::Wide::kMaxRows[kBlocks - 1]) t.gemm[kBlocks - 1][kRows - 1] = gemm<E, kRows, kBlocks>;
+  if constexpr (kRows <= Simd<E>::Wide::kMaxRows[kBlocks - 1]) {
+    t.gemm[kBlocks - 1][kRows - 1] = gemm<E, kRows, kBlocks>;
+    if (kRows > t.most_rows[kBlocks - 1]) t.most_rows[kBlocks - 1] = kRows;
+  }
 }
 
 template <class E, int kRows>
 void add_gemm_narrow(Kernels<E>& t) {
-  if constexpr (kRows <= Simd<E>::Narrow::kMaxNarrowRows) t.gemm_narrow[kRows - 1] = gemm_narrow<E, kRows>;
+  if constexpr (kRows <= Simd<E>::Narrow::kMaxNarrowRows) {
+    t.gemm_narrow[kRows - 1] = gemm_narrow<E, kRows>;
+    if (kRows > t.most_narrow_rows) t.most_narrow_rows = kRows;
+  }
 }
 
 template <class E, int kRows, int kBlocks>

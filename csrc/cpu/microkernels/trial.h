@@ -105,7 +105,7 @@ Trial outer_trial(OuterKernel<E> kernel, const OuterTrial& kind, Random& random,
 template <class E>
 Trial three_trial(OuterKernel<E> kernel, Random& random, bool timing);
 
-enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize, kRescale };
+enum class Pass { kGather, kFinish, kWiden, kActivate, kSum, kScale, kNormalize, kRescale, kInterleave };
 template <class E>
 Trial storage_trial(const Kernels<E>& table, Pass pass, Storage storage, Random& random, bool timing);
 template <class E>

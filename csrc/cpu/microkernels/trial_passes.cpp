@@ -176,8 +176,34 @@ Trial normalize_trial(const Kernels<E>& table, Random& random, bool timing) {
 }
 
 template <class E>
+Trial interleave_trial(const Kernels<E>& table, Random& random, bool timing) {
+  const int64_t planes = timing ? 3 : 1 + random.below(4), pixels = timing ? 224 : 1 + random.below(70);
+  const int64_t plane = pixels + (timing ? 0 : random.below(3)), stride = planes + (timing ? 0 : random.below(2));
+  const auto in = std::make_shared<std::vector<E>>(random.elements<E>(planes * plane));
+  const auto out = std::make_shared<std::vector<E>>(
+      elements_of<E>(std::vector<float>(static_cast<size_t>(pixels * stride), kSentinel)));
+  const InterleaveArgs<E> args{in->data(), plane, planes, out->data(), stride, pixels};
+  const InterleaveKernel<E> interleave = table.interleave;
+  Trial trial;
+  trial.bytes = 2.0 * sizeof(E) * static_cast<double>(planes * pixels);
+  trial.run = [=] {
+    (void)in, (void)out;
+    interleave(args);
+  };
+  trial.error = [=] {
+    std::vector<float> expected(out->size(), kSentinel);
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (int64_t c = 0; c < planes; ++c) expected[p * stride + c] = exact_float((*in)[c * plane + p]);
+    }
+    return worst(floats_of(*out), expected);
+  };
+  return trial;
+}
+
+template <class E>
 Trial plain_trial(const Kernels<E>& table, Pass pass, Random& random, bool timing) {
   if (pass == Pass::kNormalize) return normalize_trial(table, random, timing);
+  if (pass == Pass::kInterleave) return interleave_trial(table, random, timing);
   constexpr int kLanes = kLanesOf<E>;
   const int64_t pixels = timing ? 56 : 1 + random.below(9);
   const auto before = std::make_shared<std::vector<float>>(random.integers(pixels * kLanes));
