@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import RESULTS
-from convfirst_ext.bench.ceilings import load_native, measure_ceilings
+from convfirst_ext.analysis.ceilings import load_native, measure_ceilings
 from convfirst_ext.bench.results import ResultFile
 
 ISAS = ("portable", "avx2", "avx512", "avx512fp16")

@@ -3,18 +3,26 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cpu/microkernels/inspect.h"
 #include "tiling/block_plan.h"
+#include "tiling/cache_simulation.h"
+#include "tiling/conv_plan.h"
+#include "tiling/forced_tiles.h"
 
 namespace py = pybind11;
 
 namespace {
 
 const convfirst::KernelInspector* inspector = nullptr;
+convfirst::ForcedTiles* operators_tiles = nullptr;  // those of the operators' library, not of this one
 
 // The operator library is already in the process: its kernels are looked up there, not built a second time.
 void attach(const std::string& library) {
@@ -24,6 +32,9 @@ void attach(const std::string& library) {
   const Door door = reinterpret_cast<Door>(dlsym(handle, "convfirst_kernel_inspector"));
   if (!door) throw std::runtime_error("library '" + library + "' has no convfirst_kernel_inspector.");
   inspector = door();
+  using TilesDoor = convfirst::ForcedTiles* (*)();
+  const TilesDoor tiles_door = reinterpret_cast<TilesDoor>(dlsym(handle, "convfirst_forced_tiles"));
+  operators_tiles = tiles_door ? tiles_door() : nullptr;
 }
 
 const convfirst::KernelInspector& attached() {
@@ -95,6 +106,47 @@ py::dict time_microkernel(const std::string& isa, const std::string& name, doubl
   return result;
 }
 
+double time_activation(const std::string& isa, int activation, double seconds) {
+  constexpr int kActivations = 9;  // of enum Activation
+  if (activation < 0 || activation >= kActivations) {
+    throw py::value_error("activation must be 0 to 8, but is " + std::to_string(activation) + ".");
+  }
+  const int index = isa_index(isa);
+  py::gil_scoped_release release;
+  return attached().time_activation(index, activation, seconds);
+}
+
+// A call lasts at least this long, so that reading the clock takes no part of it.
+constexpr double kCopyBatchSeconds = 2e-5;
+
+double seconds_of_copies(char* target, const char* source, size_t bytes, int64_t copies) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (int64_t i = 0; i < copies; ++i) {
+    std::memcpy(target, source, bytes);
+    asm volatile("" : : "r"(target) : "memory");  // else copies that nobody reads could be left out
+  }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / static_cast<double>(copies);
+}
+
+// Bytes a second, read and written, of a copy whose source and target are `working_set` bytes together. Of all batches
+// in `seconds` the one that a tenth outran: the very fastest may have had the shared caches to itself.
+double time_copy(int64_t working_set, double seconds) {
+  const int64_t bytes = working_set / 2;
+  if (bytes < 1)
+    throw py::value_error("working_set must be at least 2 bytes, but is " + std::to_string(working_set) + ".");
+  py::gil_scoped_release release;
+  std::vector<char> source(bytes, 1), target(bytes, 0);
+  const double once = seconds_of_copies(target.data(), source.data(), bytes, 1);
+  const int64_t copies = 1 + static_cast<int64_t>(kCopyBatchSeconds / std::max(once, 1e-9));
+  std::vector<double> batches;
+  const auto begin = std::chrono::steady_clock::now();
+  do {
+    batches.push_back(seconds_of_copies(target.data(), source.data(), bytes, copies));
+  } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < seconds);
+  std::nth_element(batches.begin(), batches.begin() + batches.size() / 10, batches.end());
+  return 2.0 * static_cast<double>(bytes) / batches[batches.size() / 10];
+}
+
 py::dict plan_tiles(int64_t in_h, int64_t in_w, int64_t in_channels, int64_t hidden_channels, int64_t out_channels,
                     int64_t kernel, int64_t stride, bool expands, bool squeezes, int64_t images, int64_t threads) {
   const int64_t pad = kernel / 2;
@@ -113,6 +165,59 @@ py::dict plan_tiles(int64_t in_h, int64_t in_w, int64_t in_channels, int64_t hid
   return result;
 }
 
+py::dict plan_conv_tiles(int64_t in_h, int64_t in_w, int64_t in_channels, int64_t out_channels, int64_t kernel,
+                         int64_t stride, bool depthwise, int64_t images, int64_t threads, int64_t l2_bytes) {
+  const int64_t pad = kernel / 2;
+  convfirst::ConvShape shape{};
+  shape.images = images, shape.in_h = in_h, shape.in_w = in_w, shape.in_c = in_channels, shape.out_c = out_channels;
+  shape.out_h = (in_h + 2 * pad - kernel) / stride + 1, shape.out_w = (in_w + 2 * pad - kernel) / stride + 1;
+  shape.span_h = kernel, shape.stride_h = stride, shape.padded_w = (shape.out_w - 1) * stride + kernel;
+  convfirst::CacheSizes caches = convfirst::cache_sizes();
+  if (l2_bytes) caches.l2 = l2_bytes;
+  py::dict result;
+  if (depthwise) {
+    result["band_rows"] = convfirst::plan_bands(shape, caches, threads).band_rows;
+    return result;
+  }
+  if (kernel != 1) throw py::value_error("kernel must be 1 unless depthwise, but is " + std::to_string(kernel) + ".");
+  const int64_t blocks = (out_channels + shape.lanes - 1) / shape.lanes;
+  const convfirst::PointwisePlan plan = convfirst::plan_pointwise(shape, blocks, caches.l2, caches, threads);
+  result["run_pixels"] = plan.run_pixels;
+  result["parts"] = plan.parts;
+  return result;
+}
+
+// Bytes that a trace of [address, bytes, whether written] moves behind a cache; of what is left in it only lines of
+// [kept_from, kept_from + kept_bytes), the results, count as written.
+py::dict simulate_cache(const std::vector<std::array<int64_t, 3>>& trace, int64_t bytes, int64_t ways,
+                        int64_t kept_from, int64_t kept_bytes) {
+  if (bytes < ways * convfirst::CacheSimulation::kLineBytes || ways < 1) {
+    throw py::value_error("bytes must hold at least a line of every way, but are " + std::to_string(bytes) + ".");
+  }
+  convfirst::CacheSimulation cache(bytes, ways);
+  {
+    py::gil_scoped_release release;
+    for (const auto& [address, size, writes] : trace) cache.access(address, size, writes != 0);
+    cache.flush(kept_from, kept_bytes);
+  }
+  py::dict result;
+  result["read"] = cache.lines_read() * convfirst::CacheSimulation::kLineBytes;
+  result["written"] = cache.lines_written() * convfirst::CacheSimulation::kLineBytes;
+  result["write_missed"] = cache.lines_write_missed() * convfirst::CacheSimulation::kLineBytes;
+  return result;
+}
+
+// For sweeps: the operators take these tiles instead of their planners'; 0 gives the choice back.
+void force_tiles(int64_t run_pixels, int64_t parts, int64_t band_rows, int64_t keeps_hidden, int64_t row_group,
+                 int64_t hidden_blocks) {
+  for (convfirst::ForcedTiles* tiles : {operators_tiles, &convfirst::forced_tiles()}) {
+    if (!tiles) throw std::runtime_error("attach() must be called with an operator library that takes tiles first.");
+    tiles->run_pixels = run_pixels, tiles->parts = parts, tiles->band_rows = band_rows,
+    tiles->keeps_hidden = keeps_hidden;
+    tiles->row_group = row_group, tiles->hidden_blocks = hidden_blocks;
+  }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -122,7 +227,16 @@ PYBIND11_MODULE(_native, m) {
   m.def("list_microkernels", &list_microkernels, py::arg("isa"));
   m.def("check_microkernel", &check_microkernel, py::arg("isa"), py::arg("name"), py::arg("seed"));
   m.def("time_microkernel", &time_microkernel, py::arg("isa"), py::arg("name"), py::arg("seconds"));
+  m.def("time_activation", &time_activation, py::arg("isa"), py::arg("activation"), py::arg("seconds"));
+  m.def("time_copy", &time_copy, py::arg("working_set"), py::arg("seconds"));
   m.def("plan_tiles", &plan_tiles, py::arg("in_h"), py::arg("in_w"), py::arg("in_channels"), py::arg("hidden_channels"),
         py::arg("out_channels"), py::arg("kernel") = 3, py::arg("stride") = 1, py::arg("expands") = true,
         py::arg("squeezes") = false, py::arg("images") = 1, py::arg("threads") = 1);
+  m.def("plan_conv_tiles", &plan_conv_tiles, py::arg("in_h"), py::arg("in_w"), py::arg("in_channels"),
+        py::arg("out_channels"), py::arg("kernel") = 1, py::arg("stride") = 1, py::arg("depthwise") = false,
+        py::arg("images") = 1, py::arg("threads") = 1, py::arg("l2_bytes") = 0);
+  m.def("simulate_cache", &simulate_cache, py::arg("trace"), py::arg("bytes"), py::arg("ways"), py::arg("kept_from"),
+        py::arg("kept_bytes"));
+  m.def("force_tiles", &force_tiles, py::kw_only(), py::arg("run_pixels") = 0, py::arg("parts") = 0,
+        py::arg("band_rows") = 0, py::arg("keeps_hidden") = 0, py::arg("row_group") = 0, py::arg("hidden_blocks") = 0);
 }

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from convfirst_ext.analysis.ceilings import Ceilings
 from convfirst_ext.apps import benchmark
 from convfirst_ext.apps.commands import app
 from convfirst_ext.bench import comparison, machine
-from convfirst_ext.bench.ceilings import Ceilings
 from convfirst_ext.bench.naming import contestant_name
 from convfirst_ext.bench.timer import Contestant, Schedule, Workload, take_turns
 

@@ -19,9 +19,9 @@ from benchmarks.layer_cases import InvertedResidual, conv, layer_cases
 from benchmarks.layers import choose_cases
 from benchmarks.microkernels import time_isa
 from benchmarks.zero_skipping import zero_skipping_cases
+from convfirst_ext.analysis.ceilings import Ceilings
 from convfirst_ext.bench import results
 from convfirst_ext.bench.cases import Case, prepare, randomize
-from convfirst_ext.bench.ceilings import Ceilings
 from convfirst_ext.bench.comparison import make_record, raise_ceilings
 from convfirst_ext.bench.machine import cpu_slug, describe_machine, versions
 from convfirst_ext.bench.macs import count_work
@@ -182,7 +182,7 @@ def test_roofline_is_the_slower_of_computing_and_moving():
     assert CEILINGS.compute_seconds(100e9) == 1.0
     assert CEILINGS.roofline_seconds(100e9, 64) == 1.0
     assert CEILINGS.roofline_seconds(1.0, 2**40) == 2**40 / 50e9
-    assert CEILINGS.copy_gbps_for(64) == 200.0
+    assert CEILINGS.bytes_per_second(64) == 200e9
 
 
 def test_ceilings_are_raised_when_measured_higher(tmp_path):

@@ -157,10 +157,8 @@ def test_every_block_is_timed(prepare) -> None:
 def test_ceilings_are_measured_once() -> None:
     ceilings = ceilings_for(torch.get_num_threads())
     assert ceilings is ceilings_for(torch.get_num_threads())
-    rates = [ceilings.bytes_per_second(size) for size in (1, 2**40)]
-    assert rates == [ceilings.bytes_per_second(size) for size in (1, 2**40)] and min(rates) > 0
-    assert {"L2", "memory"} <= set(ceilings.copies)
-    assert ceilings.shortest_seconds(10**9, 1) == 2e9 / ceilings.flops_per_second
+    assert min(ceilings.bytes_per_second(size) for size in (1, 2**40)) > 0
+    assert ceilings.roofline_seconds(2e9, 1) == 2e9 / ceilings.flops_per_second
 
 
 def test_without_time_nothing_is_measured() -> None:

@@ -27,13 +27,16 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("convfirst_ext/cli.py", {"apps"}),
     (
         "convfirst_ext/apps/",
-        {"torch", "timm", "torchvision", "apps", "nn", "fusion", "bench", "_native", "_extras", "models", "", "cli"},
+        {
+            *("torch", "timm", "torchvision", "apps", "nn", "fusion", "bench", "analysis"),
+            *("_native", "_extras", "models", "", "cli"),
+        },
     ),
     ("convfirst_ext/ops/", {"torch", "ops"}),
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),
     ("convfirst_ext/fusion/", {"torch", "ops", "nn", "fusion", "analysis", "_native"}),
     ("convfirst_ext/analysis/", {"analysis", "_native"}),
-    ("convfirst_ext/bench/", {"torch", "timm", "bench", "models", "", "_native"}),
+    ("convfirst_ext/bench/", {"torch", "timm", "bench", "models", "analysis", "", "_native"}),
     ("convfirst_ext/testing/", {"torch", "ops", "testing"}),
     ("convfirst_ext/models/", {"torch", "timm", "nn", "models"}),
     (

@@ -36,7 +36,9 @@ from convfirst_ext.analysis.intensity import (
     fused_ffn,
     mediant_intensity,
 )
-from convfirst_ext.analysis.machines import Machine, load_machines
+from convfirst_ext.analysis.machines import Machine, find_machine, load_machines
+from convfirst_ext.analysis.network import BlockRecord, LayerRecord, NetworkAnalysis
+from convfirst_ext.analysis.network_figures import prediction_figure, roofline_figure, time_figure
 from convfirst_ext.analysis.tile_lp import TilePlan, solve_tile
 from convfirst_ext.analysis.tile_traffic import Tile, tile_bytes_moved, tile_footprint
 from convfirst_ext.analysis.waterline import (
@@ -57,14 +59,17 @@ from convfirst_ext.analysis.zero_skipping import (
 )
 
 __all__ = [
+    "BlockRecord",
     "BlockShape",
     "CommunicationBound",
     "ConvProblem",
     "EfficiencyCurves",
     "KernelCost",
+    "LayerRecord",
     "Machine",
     "ModelPoint",
     "MultiplyAdds",
+    "NetworkAnalysis",
     "Precision",
     "Tile",
     "TilePlan",
@@ -85,6 +90,7 @@ __all__ = [
     "elementwise_cost",
     "ffn_kernels",
     "fft_traffic",
+    "find_machine",
     "fused_ffn",
     "ideal_latency",
     "im2col_traffic",
@@ -98,11 +104,14 @@ __all__ = [
     "minimum_latency",
     "naive_traffic",
     "parallel_communication_bound",
+    "prediction_figure",
     "roofline_efficiencies",
     "roofline_efficiency",
+    "roofline_figure",
     "solve_tile",
     "tile_bytes_moved",
     "tile_footprint",
+    "time_figure",
     "traffic_curves",
     "waterline_efficiencies",
     "waterline_figure",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -65,6 +66,39 @@ def load_machines(path: str | Path | None = None) -> dict[str, Machine]:
     """
     machines = _read(BUILT_IN)
     return machines if path is None else machines | _read(Path(path))
+
+
+def user_machines() -> Path:
+    """Where the user's own machines are looked for: convfirst_ext/machines.toml in the folder of configurations."""
+    configuration = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(configuration).expanduser() / "convfirst_ext" / "machines.toml"
+
+
+def find_machine(text: str) -> Machine:
+    """The machine that a user means.
+
+    Args:
+        text: a name in the package's file or in ``user_machines()``; or ``FILE.toml`` with one machine; or
+            ``FILE.toml:NAME``.
+
+    Raises:
+        ValueError: there is none of that name, the file holds several and none is named, or it is wrong.
+        OSError: the file cannot be read.
+    """
+    path, suffix, name = text.partition(".toml")
+    if suffix and name[:1] in ("", ":"):
+        found = _read(Path(path + suffix))
+        if not name and len(found) == 1:
+            return next(iter(found.values()))
+        wanted = f"; name one of {', '.join(found)} as {path}.toml:NAME"
+    else:
+        own = user_machines()
+        found = load_machines(own if own.exists() else None)
+        name = f":{text}"
+        wanted = f"; it must be one of {', '.join(found)} or FILE.toml"
+    if name[1:] not in found:
+        raise ValueError(f"machine {text!r} is not known{wanted}.")
+    return found[name[1:]]
 
 
 def _read(path: Path) -> dict[str, Machine]:

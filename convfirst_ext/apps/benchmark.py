@@ -104,10 +104,10 @@ def _check(request: Request) -> None:
     check_names("--runtime", request.runtimes, list(NETWORK_RUNTIMES))
     offered = {dtype for name in request.runtimes or NETWORK_RUNTIMES for dtype in RUNTIMES[name].dtypes}
     check_names("--dtype with these runtimes", request.dtypes, sorted(offered))
-    _check_output(request.output)
+    check_output(request.output)
 
 
-def _check_output(output: Path) -> None:
+def check_output(output: Path) -> None:
     """Said before the work, not after it: whether the results can be written there."""
     name = f"--output {printable(output)}"
     if output.exists() and not output.is_dir():

@@ -1,7 +1,5 @@
 """The commands of `convfirst` and their options."""
 
-import os
-import platform
 import sys
 from enum import Enum
 from pathlib import Path
@@ -10,7 +8,12 @@ from typing import Annotated, Any, NoReturn, cast
 import torch
 
 import convfirst_ext as cf
+from convfirst_ext.analysis.ceilings import measure_ceilings
+from convfirst_ext.analysis.ceilings import steps as ceiling_steps
+from convfirst_ext.analysis.ceilings_cache import cache_file, keep
+from convfirst_ext.fusion.kernel_rates import RATE_STEPS, measure_rates
 
+from .facts import machine_facts
 from .networks import check_network
 from .photos import printable
 from .requirements import models_extra
@@ -19,21 +22,18 @@ with models_extra():
     import typer
     from rich.console import Console
 
+    from .analysis import STEPS, THIS, analyze_model
+    from .analysis import Request as Analysis
+    from .analysis_report import draw, write_report
+    from .analysis_tables import block_rows, fused_rows, layer_rows, rich_table, summary
     from .benchmark import NETWORK_RUNTIMES, Request, compare_networks
     from .main_job import Settings, run_main_job
     from .report import facts_table, print_report
+    from .steps import progress_of
 
 _SUCCESS, _WRONG, _UNREADABLE = 0, 1, 2
 _DEFAULT_PNG = Path("convfirst-classify.png")
 _MOST_THREADS = 1024
-_CPU_FACTS = {
-    "isa": "instruction set in use",
-    "available": "instruction sets available",
-    "known": "instruction sets known",
-    "l1_bytes": "L1 data cache, bytes",
-    "l2_bytes": "L2 cache, bytes",
-    "l3_bytes": "L3 cache, bytes",
-}
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -108,15 +108,30 @@ def classify(
 
 
 @app.command()
-def info() -> None:
-    """Print what the kernels found: the CPU, its instruction sets and caches, threads and versions."""
-    from convfirst_ext import _native
+def info(
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure the ceilings and keep them for later commands."),
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Print what the kernels found: the CPU, its instruction sets and caches, threads, GPU, versions and ceilings.
 
-    facts: dict[str, object] = {"CPU": _cpu_model(), "cores": os.cpu_count()}
-    facts |= {_CPU_FACTS.get(key, key): value for key, value in _native.cpu_info().items()}
-    facts |= {"threads of PyTorch": torch.get_num_threads(), "convfirst_ext": cf.__version__}
-    facts |= {"PyTorch": torch.__version__, "Python": platform.python_version()}
-    Console(highlight=False).print(facts_table(facts))
+    Ceilings are the peak of float32 arithmetic and the bandwidth of copies in every cache; once measured, explain and
+    analyze use them, and the times of single kernels that are measured with them.
+
+    Exit status: 2 if the ceilings cannot be kept, else 0.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if measure:
+        try:
+            with progress_of(ceiling_steps() + RATE_STEPS) as tell:
+                rates = measure_rates(torch.get_num_threads(), tell)
+                keep(measure_ceilings(torch.get_num_threads(), tell=tell), rates)
+        except OSError as error:
+            _fail(f"{printable(cache_file())}: {error.strerror or error}")
+    Console(highlight=False).print(facts_table(machine_facts()))
 
 
 @app.command()
@@ -145,6 +160,54 @@ def explain(
     channels, height, width = configuration.get("input_size", (3, 224, 224))
     example = torch.rand(1, channels, size or height, size or width)
     print(cf.explain(cf.optimize(network), example, time=time))
+
+
+@app.command()
+def analyze(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A network of timm's or torchvision's, or module:function that makes one."
+        ),
+    ],
+    machine: Annotated[
+        str, typer.Option(help="this, a5000, a100, h100, h200, one of your machines.toml, or FILE.toml[:NAME].")
+    ] = THIS,
+    batch: Annotated[int, typer.Option(help="Images.")] = 1,
+    size: Annotated[
+        int | None, typer.Option(help="Height and width of the images.", show_default="what the model is made for")
+    ] = None,
+    threads: Threads = None,
+    time: Annotated[
+        bool, typer.Option("--time/--no-time", help="Whether to run the fused network, on this CPU.")
+    ] = True,
+    layers: Annotated[bool, typer.Option("--layers", help="Print every layer, not only blocks.")] = False,
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the report and the plots go.")] = Path(),
+) -> None:
+    """Tell where a network's time must go on a machine, what fusing its blocks would give, and what it takes here.
+
+    The least time of a layer is that of its arithmetic at peak or of its bytes, each tensor moved once, whichever is
+    longer (waterline analysis). For this CPU the optimized network is run and its blocks are timed. Prints tables and
+    writes plots and one HTML report (./convfirst-analyze-MODEL.html unless --output names another folder).
+
+    Exit status: 2 if an argument is wrong, else 0.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with progress_of(STEPS + 1) as tell:
+            outcome = analyze_model(Analysis(model, machine, batch, size, time, output), tell)
+            tell("Drawing")
+            paths = write_report(outcome, draw(outcome))
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+    console = Console(highlight=False)
+    console.print(rich_table(layer_rows(outcome.network) if layers else block_rows(outcome.network, merged=True)))
+    if outcome.fused is not None:
+        console.print(rich_table(fused_rows(outcome.fused.records)))
+    for line in [*summary(outcome.network), *outcome.timing]:
+        console.print(line, markup=False)
+    print(f"Report: {printable(paths[0])}")
 
 
 @app.command()
@@ -181,13 +244,6 @@ def bench(
     except (ValueError, OSError) as error:
         _fail(str(error))
     raise typer.Exit(_SUCCESS if timed else _WRONG)
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 def _problem_with_output(output: Path, photos: list[Path]) -> str | None:

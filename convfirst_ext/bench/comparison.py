@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from convfirst_ext.analysis.ceilings import Ceilings, measure_ceilings
 from convfirst_ext.bench.cases import Case, prepare
-from convfirst_ext.bench.ceilings import Ceilings, measure_ceilings
 from convfirst_ext.bench.macs import Work, count_work
 from convfirst_ext.bench.naming import is_ours, split_name
 from convfirst_ext.bench.options import Options

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from convfirst_ext.analysis import conv_transpose2d_multiply_adds
+from convfirst_ext.analysis.ceilings import Ceilings
 from convfirst_ext.fusion import recognition
-from convfirst_ext.fusion.ceilings import Ceilings, ceilings_for
+from convfirst_ext.fusion.ceilings import ceilings_for
 from convfirst_ext.fusion.chain_watch import ChainWatch
 from convfirst_ext.fusion.explanation_table import table
+from convfirst_ext.fusion.kernel_rates import rates_for
+from convfirst_ext.fusion.prediction import Forecast
 from convfirst_ext.fusion.records import ChainTime, Record, Totals, totals_of
 from convfirst_ext.fusion.stopwatch import Stopwatch
 from convfirst_ext.fusion.tiles import tiles_of
@@ -65,12 +68,14 @@ class Explanation:
         lines = [*table(self.records, totals), f"{summary}."]
         for chain in self.chains:
             lines.append(f"{chain.name}: {chain.blocks} blocks in one call, {1e3 * chain.seconds:.3f} ms.")
+        if totals.predicted_seconds is not None:
+            lines.append(f"Predicted from the rates of the kernels: {1e3 * totals.predicted_seconds:.3f} ms.")
         if self.ceilings is not None:
             lines.append(f"Ceilings of {self.ceilings}.")
         return "\n".join(lines)
 
 
-def explain(model: nn.Module, example: Any, time: bool = True) -> Explanation:
+def explain(model: nn.Module, example: Any, time: bool = True, predict: bool = False) -> Explanation:
     """Runs the model once and tells, per block, the kernel chosen or the reason for torch, its cost and its time.
 
     A block is a packed module or a convolution; other layers are not listed. With ``time`` each is called by itself on
@@ -82,20 +87,24 @@ def explain(model: nn.Module, example: Any, time: bool = True) -> Explanation:
         model: stock, patched or optimized; it is not changed.
         example: an input tensor, or a tuple of arguments; they are not changed.
         time: whether to measure times. Blocks off the CPU are not timed.
+        predict: whether to predict the times of our blocks from the rates of their kernels, which are measured once in
+            about two seconds unless `convfirst info --measure` has kept them.
 
     Returns:
         Records in the order of execution, of each module's first call. Convolutions of a stock model are listed with
         what ``optimize`` would choose, and timed as torch runs them.
 
     Raises:
-        TypeError: model is not a module, example neither a tensor nor a tuple, or time no bool.
+        TypeError: model is not a module, example neither a tensor nor a tuple, or time or predict no bool.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, but is {type(model).__name__}.")
     if not isinstance(example, (Tensor, tuple)):
         raise TypeError(f"example must be a tensor or a tuple of arguments, but is {type(example).__name__}.")
-    if not isinstance(time, bool):
-        raise TypeError(f"time must be True or False, but is {time!r}.")
+    for name, value in (("time", time), ("predict", predict)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, but is {value!r}.")
+    forecast = Forecast(rates_for(torch.get_num_threads())) if predict else None
     # A container that can run its blocks one by one is none itself.
     listed: dict[str, nn.Module] = {
         name: module
@@ -107,9 +116,11 @@ def explain(model: nn.Module, example: Any, time: bool = True) -> Explanation:
         watch = stack.enter_context(Stopwatch(len(listed))) if time else None
         stack.enter_context(_in_eval_mode(model))
         chains = stack.enter_context(_one_by_one(model, watch))
-        records = stack.enter_context(_recording(listed, watch, chains))
+        records = stack.enter_context(_recording(listed, watch, chains, forecast))
         stack.enter_context(torch.no_grad())
         model(*arguments)
+    if forecast is not None:
+        records = forecast.added_to(records)
     if all(record.seconds is None for record in records):
         return Explanation(records)
     ceilings = ceilings_for(torch.get_num_threads())
@@ -117,7 +128,9 @@ def explain(model: nn.Module, example: Any, time: bool = True) -> Explanation:
 
 
 @contextmanager
-def _recording(listed: dict[str, nn.Module], watch: Stopwatch | None, chains: ChainWatch) -> Iterator[list[Record]]:
+def _recording(
+    listed: dict[str, nn.Module], watch: Stopwatch | None, chains: ChainWatch, forecast: Forecast | None
+) -> Iterator[list[Record]]:
     """Gives the list that fills with a record at the first call of every listed module."""
     records: list[Record] = []
     seen: set[nn.Module] = set()
@@ -131,6 +144,8 @@ def _recording(listed: dict[str, nn.Module], watch: Stopwatch | None, chains: Ch
             seen.add(module)
             call = Call(tensors[0], tensors[1] if len(tensors) > 1 else None, output)
             record = _describe(name, module, call)
+            if forecast is not None:
+                forecast.see(len(records), module, call)
             if watch is not None and output.device.type == "cpu":
                 seconds = chains.seconds.get(module)
                 if seconds is None:
@@ -198,7 +213,7 @@ def _copy(value: Any) -> Any:
 def _compared(record: Record, ceilings: Ceilings) -> Record:
     if record.seconds is None:
         return record
-    return replace(record, roofline=ceilings.shortest_seconds(record.macs, record.bytes_bound) / record.seconds)
+    return replace(record, roofline=ceilings.roofline_seconds(2 * record.macs, record.bytes_bound) / record.seconds)
 
 
 def _describe(name: str, module: nn.Module, call: Call) -> Record:

@@ -27,6 +27,8 @@ class Record:
             was not measured.
         roofline: shortest time that the machine's ceilings allow, divided by ``seconds``; None where that is. Slightly
             above 1 is possible: a block that mostly reads outruns copies, which are the ceiling of memory.
+        predicted_seconds: time that the rates of its kernels add up to; None where that was not asked for or torch
+            runs it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Record:
     workspace_bytes: int | None = None
     seconds: float | None = None
     roofline: float | None = None
+    predicted_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Totals:
         seconds: sum of the blocks' times, or None where one was not measured.
         roofline: shortest time that the ceilings allow, divided by ``seconds``.
         fallback_share: part of ``seconds`` spent in layers that torch runs.
+        predicted_seconds: sum of the blocks' predictions, or None where one is missing.
     """
 
     macs: int
@@ -76,6 +80,7 @@ class Totals:
     seconds: float | None
     roofline: float | None
     fallback_share: float | None
+    predicted_seconds: float | None = None
 
 
 def totals_of(records: Sequence[Record]) -> Totals:
@@ -85,8 +90,10 @@ def totals_of(records: Sequence[Record]) -> Totals:
     bound = sum(record.bytes_bound for record in records)
     timed = [(r.seconds, r.roofline, r.kernel) for r in records if r.seconds is not None and r.roofline is not None]
     seconds = sum(second for second, _, _ in timed)
+    predictions = [record.predicted_seconds for record in records if record.predicted_seconds is not None]
+    predicted = sum(predictions) if predictions and len(predictions) == len(records) else None
     if len(timed) < len(records) or seconds == 0:
-        return Totals(macs, moved, bound, None, None, None)
+        return Totals(macs, moved, bound, None, None, None, predicted)
     shortest = sum(second * roofline for second, roofline, _ in timed)
     fallback = sum(second for second, _, kernel in timed if kernel is None)
-    return Totals(macs, moved, bound, seconds, shortest / seconds, fallback / seconds)
+    return Totals(macs, moved, bound, seconds, shortest / seconds, fallback / seconds, predicted)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../shapes.h"
+#include "../tiling/conv_plan.h"
 #include "multiply.h"
 #include "tensor.h"
 
@@ -32,6 +33,10 @@ struct Convolution : ConvolutionShape {
   int64_t blocks() const { return ceil_div(out_c, kLanes); }
   int64_t lanes(int64_t block) const { return out_c - block * kLanes < kLanes ? out_c - block * kLanes : kLanes; }
   bool stores_elements() const { return in.storage == StorageOf<E>::value; }
+  ConvShape shape() const {
+    const int64_t padded_w = (out_w - 1) * window.stride_w + window.span_w();
+    return {in.n, in.h, in.w, in.c, out_h, out_w, out_c, window.span_h(), window.stride_h, padded_w, sizeof(E), kLanes};
+  }
   // Whether a kernel can store its results in place, clamped.
   bool stores_directly() const { return stores_elements() && clamp_of(activation).exact; }
 };

@@ -12,7 +12,6 @@
 namespace convfirst {
 namespace {
 
-constexpr int64_t kRunPixels = 112;        // pixels a task of a 1x1 convolution takes
 constexpr int64_t kWidenedFloats = 24576;  // a widened run or band stays within the L2 cache
 constexpr int64_t kBandRows = 4;
 
@@ -58,26 +57,15 @@ class DirectConv {
     }
   }
 
-  // Enough column groups that every thread has work, few enough that a task's input is read seldom.
-  int64_t column_groups(int64_t tasks) const {
-    const int64_t wanted = tasks >= thread_count() ? 1 : ceil_div(thread_count(), std::max<int64_t>(tasks, 1));
-    return conv_.groups > 1 ? 1 : std::clamp<int64_t>(wanted, 1, ceil_div(group_blocks_, 2));
-  }
-
-  // At most `most` pixels a run, and as many runs for each thread, in whole register tiles where there are enough.
-  int64_t balanced_run(int64_t pixels, int64_t most) const {
-    constexpr int64_t kTile = 14;
-    if (pixels <= 4 * kTile) return pixels;
-    const int64_t runs = ceil_div(ceil_div(pixels, most), thread_count()) * thread_count();
-    const int64_t run = ceil_div(pixels, runs);
-    return run > 2 * kTile ? std::min(ceil_div(run, kTile) * kTile, most) : run;
-  }
+  // Blocks of output channels that tasks may share; those of several groups stay together.
+  int64_t column_blocks() const { return conv_.groups > 1 ? 1 : group_blocks_; }
 
   void run_pixels() const {
     const int64_t pixels = conv_.in.n * conv_.in.h * conv_.in.w;
     const bool widens = !conv_.stores_elements();
-    const int64_t most = widens ? std::clamp<int64_t>(kWidenedFloats / conv_.in.c, 14, kRunPixels) : kRunPixels;
-    const int64_t run = balanced_run(pixels, most), runs = ceil_div(pixels, run), parts = column_groups(runs);
+    const int64_t run_bytes = widens ? kWidenedFloats * static_cast<int64_t>(sizeof(E)) : cache_sizes().l2;
+    const PointwisePlan plan = plan_pointwise(conv_.shape(), column_blocks(), run_bytes, cache_sizes(), thread_count());
+    const int64_t run = plan.run_pixels, runs = ceil_div(pixels, run), parts = plan.parts;
     for_each_task(runs * parts, [&](int64_t task) {
       const int64_t first = task / parts * run, count = std::min(run, pixels - first), part = task % parts;
       const E* a = nullptr;
@@ -104,7 +92,8 @@ class DirectConv {
   }
 
   void run_bands() const {
-    const int64_t bands = ceil_div(conv_.out_h, band_), parts = column_groups(conv_.in.n * bands);
+    const int64_t bands = ceil_div(conv_.out_h, band_),
+                  parts = column_parts(conv_.in.n * bands, column_blocks(), thread_count());
     for_each_task(conv_.in.n * bands * parts, [&](int64_t task) {
       const int64_t image = task / parts / bands, y0 = task / parts % bands * band_;
       run_band(image, y0, std::min(conv_.out_h, y0 + band_), task % parts, parts);

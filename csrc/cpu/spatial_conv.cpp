@@ -12,10 +12,7 @@
 namespace convfirst {
 namespace {
 
-constexpr int64_t kGatheredFloats = 24 * 1024;  // a band's copy stays well within the L2 cache
-constexpr int64_t kInPlaceWidth = 28;           // narrower rows spend more on their edges than on a copy
-constexpr int64_t kInPlaceBand = 8;
-constexpr int64_t kLeastGatheredBand = 4;
+constexpr int64_t kInPlaceWidth = 28;  // narrower rows spend more on their edges than on a copy
 constexpr int64_t kRowsAtOnce = 8;
 
 template <class E>
@@ -28,13 +25,14 @@ class SpatialConv {
         grouped_(conv.groups != conv.in.c),
         family_(grouped_ ? kernels_.grouped8 : kernels_.depthwise),
         row_plan_(plan_run(family_, window_, conv.out_w)),
+        band_plan_(plan_bands(conv.shape(), cache_sizes(), thread_count())),
         multiplier_(grouped_ ? 1 : conv.out_c / conv.groups),
         clamp_(clamp_of(conv.activation)),
         padded_w_((conv.out_w - 1) * conv.window.stride_w + conv.window.span_w()) {}
 
   // All channel blocks of a band before the next band: memory is then read and written about in the order it lies.
   void run() const {
-    const int64_t band = band_rows(), bands = ceil_div(conv_.out_h, band), blocks = conv_.blocks();
+    const int64_t band = band_plan_.band_rows, bands = ceil_div(conv_.out_h, band), blocks = conv_.blocks();
     const int64_t parts = std::min(blocks, ceil_div(4 * thread_count(), conv_.in.n * bands));
     for_each_task(conv_.in.n * bands * parts, [&](int64_t task) {
       const int64_t image = task / parts / bands, first = task / parts % bands * band, part = task % parts;
@@ -51,15 +49,8 @@ class SpatialConv {
   // Rows so long that a copy would hold few of them are read where they lie, and rows of which a stride uses a part.
   bool in_place(int64_t block) const {
     return conv_.stores_elements() && multiplier_ == 1 && conv_.lanes(block) == kLanes &&
-           (window_.stride_w > 1 || gathered_band() < kLeastGatheredBand) && conv_.out_w >= kInPlaceWidth;
+           (window_.stride_w > 1 || !band_plan_.copies) && conv_.out_w >= kInPlaceWidth;
   }
-
-  int64_t gathered_band() const {
-    const int64_t fitting = kGatheredFloats / (padded_w_ * kLanes) - window_.span_h();
-    return std::clamp<int64_t>(fitting / window_.stride_h + 1, 1, conv_.out_h);
-  }
-
-  int64_t band_rows() const { return in_place(0) ? std::min(conv_.out_h, kInPlaceBand) : gathered_band(); }
 
   void run_band(int64_t image, int64_t block, int64_t y0, int64_t y1) const {
     const int64_t gathered = ((y1 - y0 - 1) * window_.stride_h + window_.span_h()) * padded_w_ * kLanes;
@@ -157,6 +148,7 @@ class SpatialConv {
   const bool grouped_;
   const SpatialFamily<E>& family_;
   const RunPlan<E> row_plan_;  // for rows that are not cut at their edges
+  const BandPlan band_plan_;
   const int64_t multiplier_;
   const Clamp clamp_;
   const int64_t padded_w_;

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <string>
 
+#include "forced_tiles.h"
+
 namespace convfirst {
 namespace {
 
@@ -98,6 +100,15 @@ BlockPlan kept_plan(const BlockShape& s, const CacheSizes& caches, int64_t threa
   return plan;
 }
 
+// Sizes that a measurement forces; sums of a strip then need all its rows wherever chunks add to them.
+BlockPlan with_forced_sizes(const BlockShape& s, BlockPlan plan) {
+  const int64_t rows = forced_tiles().row_group, blocks = forced_tiles().hidden_blocks;
+  if (rows)
+    plan.row_group = std::clamp<int64_t>(rows, 1, s.out_h), plan.strip_rows = std::max(plan.strip_rows, plan.row_group);
+  if (blocks) plan.hidden_blocks = std::clamp<int64_t>(blocks, 1, hidden_blocks(s));
+  return plan;
+}
+
 }  // namespace
 
 const CacheSizes& cache_sizes() {
@@ -128,7 +139,9 @@ BlockPlan plan_block(const BlockShape& shape, const CacheSizes& caches, int64_t 
   } else {
     keeps = kept_bytes <= caches.l2 && kept_cost(shape, threads) < strips_cost(shape, threads);
   }
-  return keeps ? kept_plan(shape, caches, by_image ? 1 : threads) : plan_strips(shape, caches);
+  if (const int64_t forced = forced_tiles().keeps_hidden) keeps = forced > 0;
+  const BlockPlan plan = keeps ? kept_plan(shape, caches, by_image ? 1 : threads) : plan_strips(shape, caches);
+  return with_forced_sizes(shape, plan);
 }
 
 }  // namespace convfirst

@@ -169,18 +169,36 @@ double check(int isa, int kernel, uint64_t seed) {
   return trial.error();
 }
 
-KernelTiming time_kernel(int isa, int kernel, double seconds) {
+// The fastest of many rounds.
+template <class Run>
+double nanoseconds_of(const Run& run, double seconds) {
   using Clock = std::chrono::steady_clock;
-  const Trial trial = make_trial(isa, kernel, 1, true);
   const auto start = Clock::now();
   double best = std::numeric_limits<double>::infinity();
   do {
     constexpr int kRepeats = 200;
     const auto before = Clock::now();
-    for (int i = 0; i < kRepeats; ++i) trial.run();
+    for (int i = 0; i < kRepeats; ++i) run();
     best = std::fmin(best, std::chrono::duration<double, std::nano>(Clock::now() - before).count() / kRepeats);
   } while (std::chrono::duration<double>(Clock::now() - start).count() < seconds);
-  return {best, trial.flops, trial.bytes};
+  return best;
+}
+
+KernelTiming time_kernel(int isa, int kernel, double seconds) {
+  const Trial trial = make_trial(isa, kernel, 1, true);
+  return {nanoseconds_of(trial.run, seconds), trial.flops, trial.bytes};
+}
+
+double time_activation(int isa, int activation, double seconds) {
+  constexpr int64_t kPixels = 56, kElements = kPixels * kLanes;
+  Random random(1);
+  const std::vector<float> in = random.integers(kElements);
+  std::vector<float> out(kElements);
+  FinishArgs<float> f{};
+  f.in = in.data(), f.in_stride = kLanes, f.out = out.data(), f.out_stride = kLanes;
+  f.pixels = kPixels, f.channels = kLanes, f.activation = static_cast<Activation>(activation);
+  const FinishKernel<float> finish = own_kernels<float>(isa)->finish[static_cast<int>(Storage::kFloat32)];
+  return nanoseconds_of([&] { finish(f); }, seconds) / static_cast<double>(kElements);
 }
 
 const KernelInspector kInspector = {
@@ -194,6 +212,7 @@ const KernelInspector kInspector = {
     exists,
     check,
     time_kernel,
+    time_activation,
 };
 
 }  // namespace

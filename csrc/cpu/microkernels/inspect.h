@@ -23,6 +23,8 @@ struct KernelInspector {
   // Largest absolute difference from a scalar reference on small-integer data, where 0 is exact.
   double (*check)(int isa, int kernel, uint64_t seed);
   KernelTiming (*time)(int isa, int kernel, double seconds);
+  // Nanoseconds an fp32 element that passes through an activation, from a tile in the cache to another.
+  double (*time_activation)(int isa, int activation, double seconds);
 };
 
 }  // namespace convfirst
