@@ -15,16 +15,11 @@ import torch
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 TORCH = Path(torch.__file__).parent
-FLAGS = (
-    "-std=c++17",
-    "-O1",
-    "-g0",
-    "-fPIC",
-    "-fvisibility=hidden",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
+FLAGS = ("-std=c++17", "-O1", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+DEFINITIONS = (
     "-DCONVFIRST_EMULATE",
+    "-DCONVFIRST_NAMESPACE=convfirst_emulated",
+    "-DTORCH_TARGET_VERSION=0x020b000000000000",
 )
 
 
@@ -45,10 +40,9 @@ def cuda_headers() -> Path:
 
 
 def sources() -> list[Path]:
-    found = [
-        path for folder in (HERE, CSRC / "cuda") for suffix in ("cu", "cpp") for path in folder.glob(f"*.{suffix}")
-    ]
-    return sorted(found)
+    folders = (HERE, CSRC / "cuda")
+    found = sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".cu", ".cpp"))
+    return [*found, CSRC / "ops.cpp"]
 
 
 def build() -> Path:
@@ -74,7 +68,7 @@ def _digest(compiler: str, headers: Path) -> str:
 
 
 def _compile(compiler: str, headers: Path, work: Path) -> Path:
-    flags = [*FLAGS, "-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{CSRC}", f"-I{HERE}"]
+    flags = [*FLAGS, *DEFINITIONS, f"-I{CSRC}", f"-I{HERE}"]
     folders = [headers, TORCH / "include", HERE / "headers"]
     flags += [part for folder in folders for part in ("-isystem", str(folder))]
 

@@ -62,25 +62,38 @@ enum class Activation : int {
 // Comparisons are written so that NaN passes.
 CONVFIRST_DEVICE float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 CONVFIRST_DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
-CONVFIRST_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// All but identity and ReLU; out of line, so that an unrolled loop holds a call instead of nine bodies.
-inline __device__ CONVFIRST_NOINLINE float activate_slowly(float x, Activation activation) {
-  switch (activation) {
-    case Activation::kRelu6: return clamp(x, 0.0f, 6.0f);
-    case Activation::kSilu: return x * sigmoid(x);
-    case Activation::kHardswish: return x * clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
-    case Activation::kGelu: return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-    case Activation::kGeluTanh: return x * sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x));
-    case Activation::kSigmoid: return sigmoid(x);
-    case Activation::kHardsigmoid: return clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
-    default: return x;
-  }
+// To about 2^-21 of its value.
+CONVFIRST_DEVICE float sigmoid(float x) {
+#ifdef CONVFIRST_EMULATE
+  return 1.0f / (1.0f + expf(-x));
+#else
+  return __fdividef(1.0f, 1.0f + __expf(-x));
+#endif
 }
+CONVFIRST_DEVICE float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+// tanh(y) = 2 sigmoid(2 y) - 1.
+CONVFIRST_DEVICE float gelu_tanh(float x) { return x * sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x)); }
+CONVFIRST_DEVICE float hardsigmoid(float x) { return clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); }
 
-CONVFIRST_DEVICE float activate(float x, Activation activation) {
-  if (activation == Activation::kIdentity) return x;
-  return activation == Activation::kRelu ? relu(x) : activate_slowly(x, activation);
+// All of x at once: the choice is made once, and nothing is called, which would cost registers.
+template <int kCount>
+CONVFIRST_DEVICE void activate(float (&x)[kCount], Activation activation) {
+  const auto each = [&](auto function) {
+    CONVFIRST_UNROLL
+    for (int i = 0; i < kCount; ++i) x[i] = function(x[i]);
+  };
+  switch (activation) {
+    case Activation::kIdentity: return;
+    case Activation::kRelu: return each([](float v) { return relu(v); });
+    case Activation::kRelu6: return each([](float v) { return clamp(v, 0.0f, 6.0f); });
+    case Activation::kSilu: return each([](float v) { return v * sigmoid(v); });
+    case Activation::kHardswish: return each([](float v) { return v * hardsigmoid(v); });
+    case Activation::kGelu: return each([](float v) { return gelu(v); });
+    case Activation::kGeluTanh: return each([](float v) { return gelu_tanh(v); });
+    case Activation::kSigmoid: return each([](float v) { return sigmoid(v); });
+    case Activation::kHardsigmoid: return each([](float v) { return hardsigmoid(v); });
+  }
 }
 
 }  // namespace convfirst::cuda

@@ -5,7 +5,6 @@
 
 #ifdef CONVFIRST_EMULATE
 #include <cuda_emulator.h>
-#define CONVFIRST_NOINLINE
 #define CONVFIRST_GRID_CONSTANT
 #define CONVFIRST_UNROLL
 #define CONVFIRST_NO_UNROLL
@@ -14,7 +13,6 @@
 #define CONVFIRST_FROM_LINE_ONLY int line = __builtin_LINE()
 #else
 #include <cuda_runtime.h>
-#define CONVFIRST_NOINLINE __noinline__
 #define CONVFIRST_GRID_CONSTANT __grid_constant__
 #define CONVFIRST_UNROLL _Pragma("unroll")
 #define CONVFIRST_NO_UNROLL _Pragma("unroll 1")
