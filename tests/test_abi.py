@@ -12,7 +12,7 @@ import torch
 import convfirst_ext
 
 FOLDER = Path(convfirst_ext.__file__).parent
-OPERATORS = next(FOLDER.glob("_ops*.so"))
+OPERATORS = next(FOLDER.glob("_ops.*so"))
 NATIVE = next(FOLDER.glob("_native*.so"))
 UNSTABLE = re.compile(r"_ZN?K?(St\w+?I)?N?(3c10|2at|5torch)\d|_ZT[ISV]N?(3c10|2at|5torch)\d|PyObject|^Py|_Py")
 

@@ -21,7 +21,7 @@ struct Element {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kGenericThreads)
+__global__ void __launch_bounds__(kGenericThreads, 4)
     depthwise_generic_forward_kernel(const CONVFIRST_GRID_CONSTANT Convolution conv) {
   const int64_t at = int64_t{blockIdx.x} * kGenericThreads + threadIdx.x;
   if (at >= static_cast<int64_t>(conv.n) * conv.p * conv.q * conv.k) return;
@@ -56,7 +56,7 @@ CONVFIRST_DEVICE int output_index(int i, int before, int tap, int dilation, int 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kGenericThreads)
+__global__ void __launch_bounds__(kGenericThreads, 4)
     depthwise_generic_data_grad_kernel(const CONVFIRST_GRID_CONSTANT Convolution conv) {
   const int64_t at = int64_t{blockIdx.x} * kGenericThreads + threadIdx.x;
   if (at >= static_cast<int64_t>(conv.n) * conv.h * conv.w * conv.c) return;

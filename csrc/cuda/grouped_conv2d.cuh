@@ -184,7 +184,7 @@ struct GroupedStep {
 
 // For kPhases, conv's input is the gradient and p, q, k those of the result; rows and columns of a strip are pairs.
 template <class T, int kKernel, int kStride, bool kPhases>
-__global__ void __launch_bounds__(kGroupedThreads) grouped_kernel(const CONVFIRST_GRID_CONSTANT GroupedTask task) {
+__global__ void __launch_bounds__(kGroupedThreads, 2) grouped_kernel(const CONVFIRST_GRID_CONSTANT GroupedTask task) {
   constexpr int kReach = (kKernel - 1) / 2;
   const Convolution& conv = task.conv;
   const StripPlan& plan = task.plan;

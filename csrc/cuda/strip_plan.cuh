@@ -2,6 +2,7 @@
 // columns, and walks down a strip of rows, 64 pixels a step.
 #pragma once
 
+#include "device/launch.cuh"
 #include "row_ring.cuh"
 
 namespace convfirst::cuda {
@@ -38,14 +39,6 @@ struct StripPlace {
     end_row = row + plan.strip_rows < rows ? row + plan.strip_rows : rows;
   }
 };
-
-// Blocks to aim at: several times what an H200's 132 multiprocessors hold; on the emulator few, so that strips are
-// long.
-#ifdef CONVFIRST_EMULATE
-constexpr int64_t kEnoughBlocks = 4;
-#else
-constexpr int64_t kEnoughBlocks = 2048;
-#endif
 
 // What a block needs of its input for so many output columns.
 struct RingNeeds {

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <string>
@@ -101,6 +102,21 @@ inline Buffer view_parameter(const Tensor& t, const char* name, int64_t count, S
                   packed ? " must have dtype float32." : " must have the dtype of input.");
   STD_TORCH_CHECK(t.numel() == count, name, " must have ", count, " elements, but has ", t.numel(), ".");
   return buffer_of(t, element_bytes(own));
+}
+
+// A contiguous tensor of a given shape; fp32 if `wide`, otherwise of the images' storage.
+inline Buffer view_weight(const Tensor& t, const char* name, std::initializer_list<int64_t> shape, Storage storage,
+                          bool wide = false) {
+  bool fits = t.dim() == static_cast<int64_t>(shape.size());
+  int64_t count = 1, i = 0;
+  for (const int64_t size : shape) fits = fits && t.size(i++) == size, count *= size;
+  STD_TORCH_CHECK(fits, name, " does not fit the input and the other weights.");
+  return view_parameter(t, name, count, storage, wide);
+}
+
+// Values in fp32, or none.
+inline Buffer view_bias(const OptionalTensor& t, const char* name, int64_t count, Storage storage) {
+  return t ? view_parameter(*t, name, count, storage, true) : Buffer{};
 }
 
 inline Window window_of(int64_t kernel_h, int64_t kernel_w, const Ints& stride, const Ints& padding,

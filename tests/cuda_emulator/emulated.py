@@ -15,7 +15,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 TORCH = Path(torch.__file__).parent
-FLAGS = ("-std=c++17", "-O1", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-std=c++17", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 DEFINITIONS = (
     "-DCONVFIRST_EMULATE",
     "-DCONVFIRST_NAMESPACE=convfirst_emulated",
@@ -39,7 +39,49 @@ def cuda_headers() -> Path:
     raise Unavailable("no cuda_fp16.h: neither a CUDA toolkit nor the package nvidia-cuda-runtime is here")
 
 
+class Compiler:
+    """Compiles sources for the emulator into objects of one folder."""
+
+    def __init__(self, folder: Path, optimization: str = "-O1") -> None:
+        compiler = shutil.which(os.environ.get("CXX", "g++"))
+        if compiler is None:
+            raise Unavailable("no g++")
+        self.compiler, self.folder = compiler, folder
+        folders = [cuda_headers(), TORCH / "include", HERE / "headers"]
+        self.flags = [*FLAGS, optimization, *DEFINITIONS]
+        self.includes = [f"-I{CSRC}", f"-I{HERE}", *(part for path in folders for part in ("-isystem", str(path)))]
+
+    def compile(self, source: Path, *flags: str) -> str:
+        """The object of a source; flags go first, so that their folders do."""
+        target = self.folder / f"{source.parent.name}-{source.stem}{source.suffix[1:]}.o"
+        self._run([*self.flags, *flags, *self.includes, "-x", "c++", "-c", str(source), "-o", str(target)])
+        return str(target)
+
+    def emulator(self) -> list[str]:
+        """The objects of the emulator itself."""
+        sources = [HERE / f"{name}.cpp" for name in ("collectives", "fibers", "scheduler", "shadow")]
+        done = [self.folder / f"{HERE.name}-{source.stem}cpp.o" for source in sources]
+        return [str(t) if t.exists() else self.compile(s) for s, t in zip(sources, done, strict=True)]
+
+    def link(self, objects: list[str], library: Path) -> Path:
+        """A shared library of objects."""
+        torch_library = [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10"]
+        self._run(["-shared", "-o", str(library), *objects, *torch_library, "-Wl,--no-undefined"])
+        return library
+
+    def state(self) -> str:
+        """What decides how objects come out, apart from the sources."""
+        version = subprocess.run([self.compiler, "--version"], capture_output=True, text=True, check=True).stdout
+        return "\n".join([version, torch.__version__, *self.flags, *self.includes])
+
+    def _run(self, arguments: list[str]) -> None:
+        done = subprocess.run([self.compiler, *arguments], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{self.compiler} {' '.join(arguments)}\n{done.stderr}")
+
+
 def sources() -> list[Path]:
+    """The emulator, its trial kernels, every CUDA kernel and operator, and the operators' schemas."""
     folders = (HERE, CSRC / "cuda")
     found = sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".cu", ".cpp"))
     return [*found, CSRC / "ops.cpp"]
@@ -47,48 +89,31 @@ def sources() -> list[Path]:
 
 def build() -> Path:
     """The emulated library, compiled anew only where a source, the compiler or torch has changed."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise Unavailable("no g++")
-    headers = cuda_headers()
-    path = Path(tempfile.gettempdir()) / f"convfirst-emulator-{os.getuid()}-{_digest(compiler, headers)}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(prefix="convfirst-emulator-") as work:
-            os.replace(_compile(compiler, headers, Path(work)), path)
-    return path
+    with tempfile.TemporaryDirectory(prefix="convfirst-emulator-") as work:
+        compiler = Compiler(Path(work))
+        digest = hashlib.sha256(compiler.state().encode())
+        for path in sorted([*HERE.rglob("*"), *CSRC.glob("*.*"), *CSRC.rglob("cuda/**/*"), *CSRC.glob("cpu/*/api.h")]):
+            if path.suffix in (".cpp", ".h", ".cu", ".cuh"):
+                digest.update(str(path).encode() + path.read_bytes())
+        path = _kept_folder() / f"{digest.hexdigest()[:16]}.so"
+        if not path.exists():
+            with ThreadPoolExecutor(max_workers=2) as pool:
+                objects = list(pool.map(compiler.compile, sources()))
+            for old in path.parent.glob("*.so"):
+                old.unlink(missing_ok=True)
+            shutil.copy(compiler.link(objects, Path(work) / "emulated.so"), path.with_suffix(f".{os.getpid()}"))
+            os.replace(path.with_suffix(f".{os.getpid()}"), path)
+        return path
 
 
-def _digest(compiler: str, headers: Path) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    state = hashlib.sha256("\n".join([version, str(headers), torch.__version__, str(TORCH), *FLAGS]).encode())
-    for path in sorted([*HERE.rglob("*"), *CSRC.glob("*.*"), *(CSRC / "cuda").rglob("*")]):
-        if path.suffix in (".cpp", ".h", ".cu", ".cuh"):
-            state.update(str(path).encode() + path.read_bytes())
-    return state.hexdigest()[:16]
-
-
-def _compile(compiler: str, headers: Path, work: Path) -> Path:
-    flags = [*FLAGS, *DEFINITIONS, f"-I{CSRC}", f"-I{HERE}"]
-    folders = [headers, TORCH / "include", HERE / "headers"]
-    flags += [part for folder in folders for part in ("-isystem", str(folder))]
-
-    def compile_one(source: Path) -> str:
-        target = work / f"{source.parent.name}-{source.stem}{source.suffix[1:]}.o"
-        _run([compiler, *flags, "-x", "c++", "-c", str(source), "-o", str(target)])
-        return str(target)
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        objects = list(pool.map(compile_one, sources()))
-    library = work / "emulated.so"
-    torch_library = [f"-L{TORCH / 'lib'}", "-ltorch_cpu"]
-    _run([compiler, "-shared", "-o", str(library), *objects, *torch_library, "-Wl,--no-undefined", "-lc10"])
-    return library
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+def _kept_folder() -> Path:
+    """Where the latest library is kept for the next run; nobody else may write there."""
+    folder = Path(tempfile.gettempdir()) / f"convfirst-emulator-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    state = folder.stat()
+    if state.st_uid != os.getuid() or state.st_mode & 0o022:
+        raise RuntimeError(f"{folder} belongs to somebody else or others may write to it")
+    return folder
 
 
 def load() -> ctypes.CDLL:

@@ -1,5 +1,6 @@
 """Cases of operators on the emulated CUDA kernels: forward and both gradients, against torch in float64."""
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,16 @@ from convfirst_ext.ops.packed import pack_bias, pack_weight
 from convfirst_ext.testing import Bounded, OpCase, assert_exact, assert_within, padding_sides
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Buffer(ctypes.Structure):
+    """A tensor's memory, as launchers take it."""
+
+    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_int64)]
+
+
+def buffer_of(tensor: Tensor) -> Buffer:
+    return Buffer(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
 
 def pair(value: int | Sequence[int]) -> list[int]:

@@ -5,18 +5,11 @@ import re
 
 import pytest
 import torch
+from emulated_calls import Buffer, buffer_of
 from torch import Tensor
 
 REVERSE, EXCHANGE, COPY_LATER, MULTIPLY, COUNT, ADD_UP_CLUSTER = 0, 1, 2, 3, 7, 8
 PRODUCTS = [(torch.float16, 8), (torch.float16, 16), (torch.bfloat16, 8), (torch.bfloat16, 16)]
-
-
-class Buffer(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_int64)]
-
-
-def buffer_of(tensor: Tensor) -> Buffer:
-    return Buffer(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
 
 def run(library: ctypes.CDLL, kind: int, tensors: list[Tensor], size: int, fault: int = 0) -> str | None:

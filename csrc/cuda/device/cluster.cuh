@@ -23,7 +23,7 @@ CONVFIRST_DEVICE void sync_cluster(CONVFIRST_FROM_LINE_ONLY) {
 #ifdef CONVFIRST_EMULATE
   emulator::cluster_sync(line);
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;\n" ::: "memory");
 #endif
 }
 

@@ -11,6 +11,14 @@ using Stream = void*;
 using Stream = cudaStream_t;
 #endif
 
+// Blocks to aim at: several times what an H200's 132 multiprocessors hold; on the emulator few, so that strips are
+// long.
+#ifdef CONVFIRST_EMULATE
+constexpr int64_t kEnoughBlocks = 4;
+#else
+constexpr int64_t kEnoughBlocks = 2048;
+#endif
+
 struct LaunchShape {
   dim3 grid;
   int threads = 0;
@@ -31,6 +39,11 @@ const char* launch(void (*kernel)(Params), const LaunchShape& shape, const Param
   if (shape.shared_bytes > kAlwaysAllowed) {
     error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+  }
+  constexpr int kPortableCluster = 8;
+  if (shape.cluster > kPortableCluster) {
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     if (error != cudaSuccess) return cudaGetErrorString(error);
   }
   cudaLaunchAttribute attribute{};

@@ -173,6 +173,7 @@ CONVFIRST_DEVICE Shared<T> shared_memory() {
   return memory;
 }
 
+#if defined(CONVFIRST_EMULATE) || defined(__CUDACC__)
 // Adds to an int of a tensor, atomically; what it was.
 CONVFIRST_DEVICE int atomic_add(Global<int> to, int64_t i, int value) {
 #ifdef CONVFIRST_EMULATE
@@ -185,5 +186,6 @@ CONVFIRST_DEVICE int atomic_add(Global<int> to, int64_t i, int value) {
   return atomicAdd(to.raw() + i, value);
 #endif
 }
+#endif
 
 }  // namespace convfirst::cuda

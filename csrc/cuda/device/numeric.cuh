@@ -65,10 +65,10 @@ CONVFIRST_DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
 
 // To about 2^-21 of its value.
 CONVFIRST_DEVICE float sigmoid(float x) {
-#ifdef CONVFIRST_EMULATE
-  return 1.0f / (1.0f + expf(-x));
-#else
+#ifdef __CUDA_ARCH__
   return __fdividef(1.0f, 1.0f + __expf(-x));
+#else
+  return 1.0f / (1.0f + expf(-x));
 #endif
 }
 CONVFIRST_DEVICE float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
@@ -77,11 +77,14 @@ CONVFIRST_DEVICE float gelu_tanh(float x) { return x * sigmoid(1.595769121605730
 CONVFIRST_DEVICE float hardsigmoid(float x) { return clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); }
 
 // All of x at once: the choice is made once, and nothing is called, which would cost registers.
-template <int kCount>
-CONVFIRST_DEVICE void activate(float (&x)[kCount], Activation activation) {
+template <int kRows, int kCount>
+CONVFIRST_DEVICE void activate(float (&x)[kRows][kCount], Activation activation) {
   const auto each = [&](auto function) {
     CONVFIRST_UNROLL
-    for (int i = 0; i < kCount; ++i) x[i] = function(x[i]);
+    for (int row = 0; row < kRows; ++row) {
+      CONVFIRST_UNROLL
+      for (int i = 0; i < kCount; ++i) x[row][i] = function(x[row][i]);
+    }
   };
   switch (activation) {
     case Activation::kIdentity: return;
@@ -94,6 +97,10 @@ CONVFIRST_DEVICE void activate(float (&x)[kCount], Activation activation) {
     case Activation::kSigmoid: return each([](float v) { return sigmoid(v); });
     case Activation::kHardsigmoid: return each([](float v) { return hardsigmoid(v); });
   }
+}
+template <int kCount>
+CONVFIRST_DEVICE void activate(float (&x)[kCount], Activation activation) {
+  activate(reinterpret_cast<float (&)[1][kCount]>(x), activation);
 }
 
 }  // namespace convfirst::cuda

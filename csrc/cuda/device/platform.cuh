@@ -6,18 +6,23 @@
 #ifdef CONVFIRST_EMULATE
 #include <cuda_emulator.h>
 #define CONVFIRST_GRID_CONSTANT
-#define CONVFIRST_UNROLL
-#define CONVFIRST_NO_UNROLL
 // The line of a caller that waits for others: all must wait in the same one.
 #define CONVFIRST_FROM_LINE , int line = __builtin_LINE()
 #define CONVFIRST_FROM_LINE_ONLY int line = __builtin_LINE()
 #else
 #include <cuda_runtime.h>
 #define CONVFIRST_GRID_CONSTANT __grid_constant__
-#define CONVFIRST_UNROLL _Pragma("unroll")
-#define CONVFIRST_NO_UNROLL _Pragma("unroll 1")
 #define CONVFIRST_FROM_LINE
 #define CONVFIRST_FROM_LINE_ONLY
+#endif
+
+// g++ compiles operators, which include the kernels' interfaces, and everything for the emulator.
+#ifdef __CUDACC__
+#define CONVFIRST_UNROLL _Pragma("unroll")
+#define CONVFIRST_NO_UNROLL _Pragma("unroll 1")
+#else
+#define CONVFIRST_UNROLL
+#define CONVFIRST_NO_UNROLL
 #endif
 
 #include <cuda_bf16.h>
