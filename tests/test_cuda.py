@@ -113,6 +113,28 @@ def test_mbconv_small(channels: int, hidden: int, side: int, squeezed: int) -> N
         assert error <= 6 * torch.finfo(dtype).eps * expected.norm()
 
 
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize(("batch", "size", "kernel"), [(65, 2, 3), (3, 7, 5), (128, 4, 3)])
+def test_zero_skipping_small(batch: int, size: int, kernel: int, dtype: torch.dtype) -> None:
+    image = torch.randint(-3, 4, (batch, 40, size, size)).to("cuda", dtype)
+    weight = torch.randint(-1, 2, (24, 40, kernel, kernel)).to("cuda", dtype)
+    actual = cf.ops.trimmed_conv2d(image, weight, padding=kernel // 2)
+    expected = F.conv2d(image.double(), weight.double(), padding=kernel // 2)
+    assert torch.equal(actual.double(), expected.to(dtype).double())
+    weight = weight.transpose(0, 1).contiguous()
+    actual = cf.ops.split_conv_transpose2d(image, weight, None, 2, kernel // 2, 1)
+    expected = F.conv_transpose2d(image.double(), weight.double(), None, 2, kernel // 2, 1)
+    assert torch.equal(actual.double(), expected.to(dtype).double())
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, *HALVES), ids=str)
+def test_stem_small(dtype: torch.dtype) -> None:
+    image = torch.randint(-3, 4, (3, 3, 37, 45)).to("cuda", dtype)
+    weight, bias = torch.randint(-1, 2, (24, 3, 3, 3)).to("cuda", dtype), torch.randint(-3, 4, (24,)).to("cuda", dtype)
+    actual = cf.ops.conv2d(image, weight, bias, 2, 1)
+    assert torch.equal(actual.double(), F.conv2d(image.double(), weight.double(), bias.double(), 2, 1))
+
+
 def test_random_values_within_the_stated_bound() -> None:
     for case in CASES["depthwise_conv2d"][::7]:
         for dtype in (torch.float32, *HALVES):

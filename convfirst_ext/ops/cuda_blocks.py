@@ -1,4 +1,4 @@
-"""Fused blocks of CUDA tensors: which ones have a kernel, and how it is called. None of them knows gradients."""
+"""What has a kernel for CUDA tensors beside single layers, and how fused blocks are called; they know no gradients."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ def mbconv_reason(
     if torch.cuda.get_device_capability(input.device) < (9, 0):
         return "thread-block clusters need compute capability 9.0"
     return ""
+
+
+def skips_zeros(input: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether the zero-skipping kernels take a dense convolution of CUDA tensors, or a transposed one."""
+    fits = input.is_cuda and not cuda.REASON_AGAINST and input.dtype in (torch.float16, torch.bfloat16)
+    channels = (*weight.shape[:2], input.shape[1])
+    return fits and groups == 1 and input.shape[1] > 1 and all(size % 8 == 0 for size in channels)
 
 
 def _reason(input: Tensor, hidden: int, multiple: int) -> str:

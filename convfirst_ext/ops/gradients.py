@@ -63,8 +63,10 @@ def has_cuda_kernels(grad: Tensor, weight: Tensor, stride: Sequence[int], dilati
     """Whether both gradients of a convolution of CUDA tensors have kernels of ours, which are differentiable once."""
     if not grad.is_cuda or grad.numel() == 0 or torch.is_grad_enabled():
         return False
-    options = {"stride": stride, "dilation": dilation, "dtype": grad.dtype, "device_type": "cuda"}
-    return choose_kernel(weight.shape, groups=groups, **options).kernel in ("depthwise", "grouped")  # type: ignore[arg-type]
+    kernel = choose_kernel(
+        weight.shape, groups=groups, stride=stride, dilation=dilation, dtype=grad.dtype, device_type="cuda"
+    ).kernel
+    return kernel in ("depthwise", "grouped")
 
 
 def cuda_gradients(

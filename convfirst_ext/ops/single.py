@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from convfirst_ext.ops.checks import (
     check_window,
     output_size,
 )
+from convfirst_ext.ops.cuda_blocks import skips_zeros
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
 from convfirst_ext.ops.selection import choose_kernel
 
@@ -77,7 +79,7 @@ def run_checked(
     dense = to_channels_last(input)
     large = weight.numel() >= LARGE and activation == "identity" and residual is None
     if input.is_cuda or large or wants_gradient(input, weight, bias, residual):
-        run = _on_cuda if input.is_cuda else _PLAIN[kernel]
+        run = partial(_on_cuda, kernel) if input.is_cuda else _PLAIN[kernel]
         output = run(dense, weight, bias, *window, groups)
         output = apply_activation(activation, output)
         output = output if residual is None else output + residual
@@ -97,6 +99,7 @@ def run_checked(
 
 
 def _on_cuda(
+    kernel: str,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -106,10 +109,14 @@ def _on_cuda(
     groups: int,
 ) -> Tensor:
     """A convolution of CUDA tensors by the kernel for it, or by torch where there is none; padding is as in F.pad."""
-    options = {"stride": stride, "dilation": dilation, "dtype": input.dtype, "device_type": "cuda"}
-    kernel = choose_kernel(weight.shape, groups=groups, **options).kernel  # type: ignore[arg-type]
-    if kernel is not None:
-        return _PLAIN[kernel](input, weight.contiguous(), bias, stride, padding, dilation, groups)
+    if kernel == "trimmed" and skips_zeros(input, weight, groups):
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return _PLAIN[kernel](input, weight, bias, stride, padding, dilation, groups)
+    choice = choose_kernel(
+        weight.shape, groups=groups, stride=stride, dilation=dilation, dtype=input.dtype, device_type="cuda"
+    ).kernel
+    if choice is not None:
+        return _PLAIN[choice](input, weight.contiguous(), bias, stride, padding, dilation, groups)
     left, right, top, bottom = padding
     if left != right or top != bottom:
         input, top, left = F.pad(input, (left, right, top, bottom)), 0, 0

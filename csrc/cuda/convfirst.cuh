@@ -9,13 +9,14 @@
 // shared memory, pixel by pixel, and leave as whole rows. Layout: NHWC, 16-byte aligned, C a multiple of 8 up to 128;
 // sums are fp32.
 //
-// Cost: of a pixel 4 C bytes of DRAM traffic, 144 C + 4 C E FLOPs. Prediction for an H200 (copy 4.3 TB/s; tensor cores
+// Cost: of a pixel 4 C bytes of DRAM traffic and 144 C + 4 C E FLOPs. A 16 x 8 x 16 product needs 256 bytes of weights
+// from shared memory, up to 64 channels once for two of them. Prediction for an H200 (copy 4.3 TB/s; tensor cores
 // 790 TFLOP/s, of which mma.sync reaches about 60%; 132 SMs at 1.7 GHz that read 128 bytes of shared memory a clock):
-// every 16 x 8 x 16 product reads 256 bytes of weights, once for two of them up to 64 channels, so the FFN's rate is
-// bound by shared memory at 920 TFLOP/s / 2 up to 64 channels and 460 / 2 above.
-//   N = 128:  32 channels, E =  96, 128 x 128: 63 us of DRAM, 78 of products;  64 ch., E = 384, 64 x 64: 126 us of
-//   products
-//             96 channels, E = 576,  32 x  32: 132 us of products
+// products at 470 TFLOP/s up to 64 channels and, bound by shared memory, at 460 above. For N = 128:
+//
+//   32 channels, E =  96, 128 x 128: 62 us of DRAM traffic, 75 us of products
+//   64 channels, E = 384,  64 x  64: 31 us, 119 us
+//   96 channels, E = 576,  32 x  32: 12 us, 67 us
 #pragma once
 
 #include "convfirst.h"

@@ -103,7 +103,7 @@ struct StemTile {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kStemThreads, 3) stem_kernel(const CONVFIRST_GRID_CONSTANT StemTask task) {
+__global__ void __launch_bounds__(kStemThreads, 2) stem_kernel(const CONVFIRST_GRID_CONSTANT StemTask task) {
   const Convolution& conv = task.conv;
   const unsigned tile_columns = static_cast<unsigned>(task.tile_columns),
                  tile_rows = static_cast<unsigned>(task.tile_rows);

@@ -6,9 +6,11 @@
 //
 // Cost: 2 K^2 FLOPs an element of the output's gradient; input and gradient once from DRAM, plus halos from L2. A step
 // of a cell reads 4 + 3 stride + K vectors from shared memory for 4 K vector products: 11/12 a product at 3x3, 14/28 at
-// 7x7. Prediction for an H200 at stride 1 in fp16: 3x3 takes 290 FMA + 430 conversions and loads for 4 KB of DRAM
-// traffic, 180 clocks of an SM, 5 TB/s: the memory's 4.3 TB/s bound it; 5x5 2.1 TB/s, 7x7 1.2 TB/s, both bound by
-// instructions.
+// 7x7.
+//
+// Prediction for an H200 at stride 1 in fp16, for 4 KB of DRAM traffic: 3x3 takes 290 FMA + 270 conversions and loads,
+// 140 clocks of an SM, 6.5 TB/s, so the memory's 4.3 TB/s bound it; 5x5 335 clocks, 2.7 TB/s, and 7x7 610 clocks,
+// 1.5 TB/s, are bound by instructions.
 #pragma once
 
 #include "depthwise_generic.cuh"

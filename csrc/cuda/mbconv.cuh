@@ -9,11 +9,11 @@
 // of the pixels. Layout: NHWC, 16-byte aligned, C a multiple of 8 up to 128, hidden a multiple of 64 up to 1024; sums
 // are fp32.
 //
-// Cost: of a pixel 4 C bytes of DRAM traffic and 4 C E + 144 E FLOPs; of an image C E 4 + 144 E bytes of weights, from
-// L2, and 4 C E / 64 a pixel through distributed shared memory. Prediction for an H200 (mma.sync at 60% of 790 TFLOP/s,
-// 132 SMs at 1.7 GHz, one block a multiprocessor) for C = 128, E = 768, 14 x 14, N = 128: 10.6 GFLOP of products 22 us;
-// its parts of outputs, 154 MB each written and read at 128 bytes a clock 2 x 5 us; input 12 times from L2 77 MB, 15
-// us. So about 55 us with little overlap, 40% of the products' roofline.
+// Cost: of a pixel 4 C bytes of DRAM traffic and 4 C E + 144 E FLOPs; of an image 4 C E + 144 E bytes of weights, from
+// L2, and of a pixel 4 C E / 64 bytes through distributed shared memory. Prediction for an H200 (mma.sync at 60% of
+// 790 TFLOP/s, 132 SMs at 1.7 GHz, one block a multiprocessor) for C = 128, E = 768, 14 x 14, N = 128: 12.6 GFLOP of
+// products, 27 us; the outputs' parts, 154 MB written and read at 128 bytes a clock, 2 x 5 us; the input, 12 times from
+// L2, 77 MB, 15 us. With little overlap 55 us, 29% of the tensor cores' rate.
 #pragma once
 
 #include "device/async_copy.cuh"
