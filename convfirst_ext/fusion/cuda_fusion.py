@@ -11,8 +11,9 @@ from convfirst_ext.fusion import recognition
 from convfirst_ext.fusion.patching import swap_layers
 from convfirst_ext.nn import ConvFirst, MBConv
 from convfirst_ext.nn.activation import activation_name
-from convfirst_ext.nn.fused_blocks import GROUP_WIDTH, FusedConvFirst, FusedMBConv
+from convfirst_ext.nn.fused_blocks import FusedConvFirst, FusedMBConv
 from convfirst_ext.ops.checks import DTYPES
+from convfirst_ext.ops.cuda_blocks import GROUP_WIDTH
 
 
 def optimize_for_cuda(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:

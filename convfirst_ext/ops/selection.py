@@ -10,8 +10,7 @@ import torch
 from convfirst_ext.ops import cuda
 from convfirst_ext.ops.checks import DTYPES, MAX_KERNEL_ROWS
 
-CUDA_GROUP_WIDTH = 8
-CUDA_GROUPED_KERNELS = (3, 5)
+CUDA_GROUPED_KERNELS = {8: (3, 5), 16: (3,)}  # by group width
 CUDA_MOST_STEM_CHANNELS = 256
 STEM_CHANNELS = 4  # direct convolution over more input channels is no faster than torch's
 
@@ -118,14 +117,15 @@ def _choose_cuda_kernel(
         if out_channels % 8 or out_channels > CUDA_MOST_STEM_CHANNELS:
             return Choice(None, f"a stem of {out_channels} channels: multiples of 8 up to 256 have a kernel")
         return Choice("dense", "3x3 stem of 3 channels")
-    if groups == 1 or group_in != CUDA_GROUP_WIDTH or out_channels // groups != CUDA_GROUP_WIDTH:
-        return Choice(None, f"group width {group_in}: on CUDA only depthwise and 8 have a kernel")
+    if groups == 1 or group_in not in CUDA_GROUPED_KERNELS or out_channels // groups != group_in:
+        return Choice(None, f"group width {group_in}: on CUDA only depthwise, 8 and 16 have a kernel")
     if dtype == torch.float32:
-        return Choice(None, "group width 8 in float32: tensor cores need float16 or bfloat16")
-    square = rows == columns and rows in CUDA_GROUPED_KERNELS
+        return Choice(None, f"group width {group_in} in float32: tensor cores need float16 or bfloat16")
+    square = rows == columns and rows in CUDA_GROUPED_KERNELS[group_in]
     if not square or tuple(stride) not in ((1, 1), (2, 2)) or tuple(dilation) != (1, 1):
-        return Choice(None, "group width 8: on CUDA only 3x3 and 5x5 with stride 1 or 2 have a kernel")
-    return Choice("grouped", "group width 8 on tensor cores")
+        sizes = " and ".join(f"{size}x{size}" for size in CUDA_GROUPED_KERNELS[group_in])
+        return Choice(None, f"group width {group_in}: on CUDA only {sizes} with stride 1 or 2 have a kernel")
+    return Choice("grouped", f"group width {group_in} on tensor cores")
 
 
 def _reason_against(device_type: str, dtype: torch.dtype, rows: int) -> str:

@@ -6,12 +6,15 @@
 namespace convfirst::cuda {
 namespace {
 
-int groups_of_chunk(int channels) {
-  const int groups = channels / kGroupWidth;
-  return groups >= 5 ? 8 : groups >= 3 ? 4 : groups;
+// A power of two that all groups of a chunk find place in.
+int groups_of_chunk(int channels, int width) {
+  const int groups = channels / width, most = kGroupedChunk / width;
+  int places = 1;
+  while (places < groups && places < most) places *= 2;
+  return places;
 }
 
-template <class T, int kKernel, int kStride, bool kPhases>
+template <class T, int kKernel, int kStride, bool kPhases, int kWidth = 8>
 const char* launch_grouped(const Convolution& conv, bool transposed, Stream stream) {
   constexpr int kReach = (kKernel - 1) / 2, kRows = kPhases ? kReach + 1 : kKernel;
   const auto needs = [](int columns) {
@@ -23,8 +26,8 @@ const char* launch_grouped(const Convolution& conv, bool transposed, Stream stre
   const StripPlan plan = plan_strips(conv.n, rows, columns, ceil_div(conv.k, kGroupedChunk), kColumnBytes, needs);
   const int64_t shared = (int64_t{plan.ring_columns} * plan.ring_slots + kStepPixels) * kColumnBytes;
   const LaunchShape shape = {dim3(static_cast<unsigned>(plan.blocks(conv.n)), 1, 1), kGroupedThreads, shared, 1};
-  const GroupedTask task = {conv, plan, groups_of_chunk(conv.k), transposed};
-  return launch(grouped_kernel<T, kKernel, kStride, kPhases>, shape, task, stream);
+  const GroupedTask task = {conv, plan, groups_of_chunk(conv.k, kWidth), transposed};
+  return launch(grouped_kernel<T, kKernel, kStride, kPhases, kWidth>, shape, task, stream);
 }
 
 // The gradient as a convolution of the output's gradient; at stride 1 with the kernel turned by 180 degrees.
@@ -46,7 +49,11 @@ Convolution mirrored(const Convolution& conv) {
 
 const char* grouped_reason_against(const Convolution& conv) {
   if (conv.storage == Storage::kFloat32) return "input must have dtype float16 or bfloat16 for tensor cores";
-  if (conv.c != conv.k || conv.weights.group_in != kGroupWidth) return "groups must have 8 input and output channels";
+  const int width = conv.weights.group_in;
+  if (conv.c != conv.k || (width != 8 && width != 16)) return "groups must have 8 or 16 input and output channels";
+  if (width == 16 && !conv.window.is_square(3, 1) && !conv.window.is_square(3, 2)) {
+    return "weight must have a 3x3 kernel where groups have 16 channels, stride 1 or 2 and no dilation";
+  }
   if (!conv.window.is_square(3, 1) && !conv.window.is_square(3, 2) && !conv.window.is_square(5, 1) &&
       !conv.window.is_square(5, 2)) {
     return "weight must have a 3x3 or 5x5 kernel with stride 1 or 2 in both directions and no dilation";
@@ -60,6 +67,10 @@ const char* grouped_forward(const Convolution& conv, Stream stream) {
   if (reason) return reason;
   return for_half_storage(conv.storage, [&](auto type) {
     using T = decltype(type);
+    if (conv.weights.group_in == 16) {
+      return conv.window.stride_h == 1 ? launch_grouped<T, 3, 1, false, 16>(conv, false, stream)
+                                       : launch_grouped<T, 3, 2, false, 16>(conv, false, stream);
+    }
     if (conv.window.is_square(3, 1)) return launch_grouped<T, 3, 1, false>(conv, false, stream);
     if (conv.window.is_square(3, 2)) return launch_grouped<T, 3, 2, false>(conv, false, stream);
     if (conv.window.is_square(5, 1)) return launch_grouped<T, 5, 1, false>(conv, false, stream);
@@ -73,6 +84,10 @@ const char* grouped_data_grad(const Convolution& conv, Stream stream) {
   const Convolution grad = mirrored(conv);
   return for_half_storage(conv.storage, [&](auto type) {
     using T = decltype(type);
+    if (conv.weights.group_in == 16) {
+      return conv.window.stride_h == 1 ? launch_grouped<T, 3, 1, false, 16>(grad, true, stream)
+                                       : launch_grouped<T, 3, 1, true, 16>(grad, true, stream);
+    }
     if (conv.window.is_square(3, 1)) return launch_grouped<T, 3, 1, false>(grad, true, stream);
     if (conv.window.is_square(3, 2)) return launch_grouped<T, 3, 1, true>(grad, true, stream);
     if (conv.window.is_square(5, 1)) return launch_grouped<T, 5, 1, false>(grad, true, stream);

@@ -1,11 +1,10 @@
-// Grouped convolution of group width 8 on CUDA, fp16 and bf16: its launchers. They give nullptr, or what went wrong.
+// Grouped convolution of group width 8 and 16 on CUDA, fp16 and bf16: its launchers. They give nullptr, or what went
+// wrong.
 #pragma once
 
 #include "convolution.h"
 
 namespace convfirst::cuda {
-
-constexpr int kGroupWidth = 8;
 
 // Why no kernel takes this convolution, or nullptr.
 const char* grouped_reason_against(const Convolution& conv);
@@ -19,7 +18,7 @@ const char* grouped_data_grad(const Convolution& conv, Stream stream);
 // Floats of workspace that the weight gradient needs.
 int64_t grouped_weight_grad_floats(const Convolution& conv);
 
-// weight_grad (k, 8, R, S). Deterministic: sums of slices, then their sum in order.
+// weight_grad (k, width, R, S). Deterministic: sums of slices, then their sum in order.
 const char* grouped_weight_grad(const Convolution& conv, Buffer weight_grad, Buffer workspace, Stream stream);
 
 }  // namespace convfirst::cuda

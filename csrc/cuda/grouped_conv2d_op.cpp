@@ -1,4 +1,4 @@
-// Grouped convolution of CUDA tensors, group width 8.
+// Grouped convolution of CUDA tensors, group width 8 and 16.
 #include "convolution_op.h"
 #include "grouped_conv2d.h"
 

@@ -26,19 +26,19 @@ GroupedGradTask plan_weight_grad(const Convolution& conv) {
   return task;
 }
 
-template <class T, int kKernel, int kStride>
+template <class T, int kKernel, int kStride, int kWidth = 8>
 const char* launch_sums(const GroupedGradTask& task, Stream stream) {
   const StripPlan& plan = task.plan;
   const int64_t columns = int64_t{plan.ring_columns} * plan.ring_slots + 2 * kStepPixels;
   const LaunchShape shape = {dim3(static_cast<unsigned>(plan.chunks * task.slices), 1, 1), kGroupedGradThreads,
                              columns * kColumnBytes, 1};
-  return launch(grouped_weight_grad_kernel<T, kKernel, kStride>, shape, task, stream);
+  return launch(grouped_weight_grad_kernel<T, kKernel, kStride, kWidth>, shape, task, stream);
 }
 
 }  // namespace
 
 int64_t grouped_weight_grad_floats(const Convolution& conv) {
-  return int64_t{plan_weight_grad(conv).slices} * conv.k * kGroupWidth * conv.window.taps();
+  return int64_t{plan_weight_grad(conv).slices} * conv.k * conv.weights.group_in * conv.window.taps();
 }
 
 const char* grouped_weight_grad(const Convolution& conv, Buffer weight_grad, Buffer workspace, Stream stream) {
@@ -49,12 +49,14 @@ const char* grouped_weight_grad(const Convolution& conv, Buffer weight_grad, Buf
   return for_half_storage(conv.storage, [&](auto type) {
     using T = decltype(type);
     const bool strided = conv.window.stride_h == 2;
-    const char* error = conv.window.kernel_h == 3
-                            ? strided ? launch_sums<T, 3, 2>(task, stream) : launch_sums<T, 3, 1>(task, stream)
-                        : strided ? launch_sums<T, 5, 2>(task, stream)
-                                  : launch_sums<T, 5, 1>(task, stream);
+    const auto run = conv.weights.group_in == 16 ? strided ? launch_sums<T, 3, 2, 16> : launch_sums<T, 3, 1, 16>
+                     : conv.window.kernel_h == 3 ? strided ? launch_sums<T, 3, 2> : launch_sums<T, 3, 1>
+                     : strided                   ? launch_sums<T, 5, 2>
+                                                 : launch_sums<T, 5, 1>;
+    const char* error = run(task, stream);
     if (error) return error;
-    return sum_slices<T>({workspace, weight_grad, task.slices, 1, conv.k * kGroupWidth * conv.window.taps()}, stream);
+    return sum_slices<T>({workspace, weight_grad, task.slices, 1, conv.k * conv.weights.group_in * conv.window.taps()},
+                         stream);
   });
 }
 

@@ -1,5 +1,5 @@
 // Transposed convolution of CUDA tensors: dense without inserted zeros, or as the data gradient of a depthwise
-// convolution or one of group width 8.
+// convolution or one of group width 8 or 16.
 #include "depthwise_conv2d.h"
 #include "grouped_conv2d.h"
 #include "skipping_conv_op.h"
@@ -18,10 +18,10 @@ Tensor plain(const Tensor input, const Tensor weight, const OptionalTensor bias,
   STD_TORCH_CHECK(output_padding.size() == 2 && output_padding[0] >= 0 && output_padding[1] >= 0,
                   "output_padding must be two numbers >= 0.");
   const convfirst::Window w = convfirst::window_of(weight.size(2), weight.size(3), stride, padding, dilation);
-  // A group of 8 channels whose weight has torch's layout is a gradient of group width 8.
-  const bool width8 =
-      weight.size(1) == kGroupWidth && grad.c == kGroupWidth && w.kernel_h * w.kernel_w > 1 && weight.is_contiguous();
-  if (groups == 1 && weight.size(1) > 1 && !width8) {
+  // A single group of 8 or 16 channels whose weight has torch's layout is a gradient of that group width.
+  const bool narrow = weight.size(1) == grad.c && (grad.c == 8 || grad.c == 16) && w.kernel_h * w.kernel_w > 1 &&
+                      weight.is_contiguous();
+  if (groups == 1 && weight.size(1) > 1 && !narrow) {
     const int64_t h = (grad.h - 1) * w.stride_h - w.top - w.bottom + w.span_h() + output_padding[0];
     const int64_t width = (grad.w - 1) * w.stride_w - w.left - w.right + w.span_w() + output_padding[1];
     return run_skipping(input, weight, bias, window_of(w.kernel_h, w.kernel_w, stride, padding, dilation), true,

@@ -1,4 +1,4 @@
-// Weight gradient of CUDA tensors, in their dtype and deterministic: depthwise convolutions and group width 8.
+// Weight gradient of CUDA tensors, in their dtype and deterministic: depthwise convolutions and group width 8 or 16.
 #include "convolution_op.h"
 #include "depthwise_conv2d.h"
 #include "grouped_conv2d.h"

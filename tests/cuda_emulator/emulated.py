@@ -93,7 +93,7 @@ def build() -> Path:
         compiler = Compiler(Path(work))
         digest = hashlib.sha256(compiler.state().encode())
         for path in sorted([*HERE.rglob("*"), *CSRC.glob("*.*"), *CSRC.rglob("cuda/**/*"), *CSRC.glob("cpu/*/api.h")]):
-            if path.suffix in (".cpp", ".h", ".cu", ".cuh"):
+            if path.suffix in (".cpp", ".h", ".cu", ".cuh") or path.name == "target":
                 digest.update(str(path).encode() + path.read_bytes())
         path = _kept_folder() / f"{digest.hexdigest()[:16]}.so"
         if not path.exists():

@@ -26,6 +26,6 @@ const char* run_depthwise(const convfirst::cuda::Buffer* buffers, const int* siz
 #ifndef DEPTHWISE_ONLY
 extern "C" __attribute__((visibility("default")))
 const char* run_grouped(const convfirst::cuda::Buffer* buffers, const int* size) {
-  return convfirst::cuda::grouped_forward(describe(buffers, size, convfirst::cuda::kGroupWidth), nullptr);
+  return convfirst::cuda::grouped_forward(describe(buffers, size, 8), nullptr);
 }
 #endif

@@ -1,4 +1,4 @@
-"""CUDA kernels of group width 8 on the emulator: windows of the operator's list, and sizes around every tile."""
+"""CUDA kernels of group width 8 and 16 on the emulator: windows of the operator's list, and sizes around every tile."""
 
 import ctypes
 
@@ -15,8 +15,9 @@ DTYPES = (torch.float16, torch.bfloat16)
 def has_kernel(case: OpCase) -> bool:
     (outputs, width, rows, columns), channels = case.shapes["weight"], case.shapes["input"][1]
     stride, _, dilation, _ = window_of(case, groups_of(case))
-    square = rows == columns and rows in (3, 5) and stride[0] == stride[1] <= 2 and dilation == [1, 1]
-    return width == 8 and outputs == channels and square
+    sizes = (3, 5) if width == 8 else (3,)
+    square = rows == columns and rows in sizes and stride[0] == stride[1] <= 2 and dilation == [1, 1]
+    return width in (8, 16) and outputs == channels and square
 
 
 LISTED = [case for case in CASES[OP] if has_kernel(case)]
@@ -27,6 +28,10 @@ TILES = [
     for kernel in (3, 5)
     for stride in (1, 2)
     for size in ((1, 72, 9, 7), (2, 16, 17, 18), (1, 64, 5, 37), (1, 8, 33, 3), (1, 40, 12, 30))
+] + [
+    tile_case(OP, size, 16, 3, stride=stride)
+    for stride in (1, 2)
+    for size in ((1, 80, 9, 7), (2, 16, 17, 18), (1, 64, 5, 37), (1, 48, 12, 10))
 ]
 SHIFTED = [
     tile_case(OP, (1, 24, 12, 11), 8, kernel, stride=stride, padding=padding)
@@ -87,7 +92,10 @@ def test_activation_and_residual(library: ctypes.CDLL, activation: str) -> None:
     ("change", "message"),
     [
         ({"input": channels_last(torch.zeros(1, 32, 5, 5))}, "on CUDA input must have dtype float16 or bfloat16"),
-        ({"weight": torch.zeros(32, 16, 3, 3).half(), "groups": 2}, "groups must have 8 input and output channels"),
+        (
+            {"weight": torch.zeros(32, 32, 3, 3).half(), "groups": 1},
+            "groups must have 8 or 16 input and output channels",
+        ),
         ({"weight": torch.zeros(32, 8, 7, 7).half(), "padding": [3, 3, 3, 3]}, "weight must have a 3x3 or 5x5 kernel"),
         ({"stride": [1, 2]}, "weight must have a 3x3 or 5x5 kernel"),
         ({"groups": 3}, "groups must divide the 32 input and 32 output channels, but is 3"),
