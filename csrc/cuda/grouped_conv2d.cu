@@ -58,7 +58,9 @@ const char* grouped_reason_against(const Convolution& conv) {
       !conv.window.is_square(5, 2)) {
     return "weight must have a 3x3 or 5x5 kernel with stride 1 or 2 in both directions and no dilation";
   }
-  if (!is_aligned(conv.input) || !is_aligned(conv.output)) return "input must start at a multiple of 16 bytes";
+  if (!is_aligned(conv.input) || !is_aligned(conv.output) || !is_aligned(conv.residual)) {
+    return "input and residual must start at a multiple of 16 bytes";
+  }
   return nullptr;
 }
 
