@@ -17,7 +17,12 @@
   "Tensor? scale, Tensor? shift, Tensor? gate, str activation, Tensor weight, int[2] stride, int[4] padding, int[2] " \
   "dilation, int groups"
 
-STABLE_TORCH_LIBRARY(convfirst, m) {
+// The CUDA kernels' emulator (tests/cuda_emulator) registers them under another name.
+#ifndef CONVFIRST_NAMESPACE
+#define CONVFIRST_NAMESPACE convfirst
+#endif
+
+STABLE_TORCH_LIBRARY(CONVFIRST_NAMESPACE, m) {
   m.def("pack_weight(Tensor weight) -> Tensor");
   m.def("pack_transposed_weight(Tensor weight, int groups) -> Tensor");
   m.def("depthwise_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");

@@ -12,7 +12,8 @@ import torch
 import convfirst_ext
 
 FOLDER = Path(convfirst_ext.__file__).parent
-OPERATORS = next(FOLDER.glob("_ops*.so"))
+OPERATORS = next(FOLDER.glob("_ops.*so"))
+CUDA_OPERATORS = sorted(FOLDER.glob("_ops_cuda.*so"))  # where the kernels were built
 NATIVE = next(FOLDER.glob("_native*.so"))
 UNSTABLE = re.compile(r"_ZN?K?(St\w+?I)?N?(3c10|2at|5torch)\d|_ZT[ISV]N?(3c10|2at|5torch)\d|PyObject|^Py|_Py")
 
@@ -54,8 +55,9 @@ def needed_libraries(library: Path) -> set[str]:
 
 
 @has_binutils
-def test_operators_use_no_symbol_that_another_torch_may_lack() -> None:
-    symbols = undefined_symbols(OPERATORS)
+@pytest.mark.parametrize("library", [OPERATORS, *CUDA_OPERATORS], ids=lambda path: path.name)
+def test_operators_use_no_symbol_that_another_torch_may_lack(library: Path) -> None:
+    symbols = undefined_symbols(library)
     assert not [symbol for symbol in symbols if UNSTABLE.search(symbol)]
     assert any(symbol.startswith(("aoti_torch_", "torch_")) for symbol in symbols), "nothing of torch is used at all"
 
@@ -88,6 +90,8 @@ def test_operators_need_no_library_beside_torch_and_the_system() -> None:
     }
     assert needed_libraries(OPERATORS) <= system | {"libtorch_cpu", "libtorch", "libc10"}
     assert needed_libraries(NATIVE) <= system
+    for library in CUDA_OPERATORS:
+        assert needed_libraries(library) <= system | {"libtorch_cpu", "libtorch_cuda", "libtorch", "libc10"}
 
 
 @has_binutils

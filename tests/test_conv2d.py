@@ -87,7 +87,7 @@ def test_a_module_can_be_on_the_meta_device() -> None:
         ((64, 16, 3, 3), {"groups": 4}, "grouped", "width 16"),
         ((64, 4, 3, 3), {"groups": 16}, None, "width 4"),
         ((32, 1, 3, 3), {"groups": 32, "dtype": torch.float64}, None, "float64"),
-        ((32, 1, 3, 3), {"groups": 32, "device_type": "cuda"}, None, "cuda"),
+        ((32, 1, 3, 3), {"groups": 32, "device_type": "xpu"}, None, "xpu"),
     ],
 )
 def test_the_choice_of_a_kernel_comes_with_its_reason(shape, options, kernel, reason) -> None:

@@ -129,7 +129,7 @@ def test_tiling_is_plain_cxx(path: Path) -> None:
 
 
 def test_device_code_knows_no_torch() -> None:
-    for path in files("csrc", ".cuh") + files("csrc/cuda/device", *CXX):
+    for path in files("csrc", ".cu", ".cuh") + files("csrc/cuda/device", *CXX):
         for _, name in includes(path):
             host = ("torch/", "ATen/", "c10/", "pybind11/", "csrc/cpu/", "csrc/checks.h")
             assert not name.startswith(host), f"{relative(path)} includes {name}"
@@ -154,6 +154,22 @@ def test_inline_assembly_for_gpus_stays_in_device() -> None:
     for path in files("csrc", ".cu", ".cuh"):
         if not relative(path).startswith("csrc/cuda/device/"):
             assert "asm" not in re.sub(r"//.*", "", path.read_text()).split(), relative(path)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in files("csrc/cuda", ".cu", ".cuh") if p.parent.name != "device"], ids=relative
+)
+def test_kernels_reach_memory_through_checked_pointers_only(path: Path) -> None:
+    """What the emulator cannot check is left to csrc/cuda/device."""
+    text = re.sub(r"//.*", "", path.read_text())
+    assert not re.search(r"\.raw\(|\breinterpret_cast\b|\b__shared__\b|\batomic[A-Z]|\b__\w+_sync\b|#\s*if", text)
+
+
+@pytest.mark.parametrize("op", re.findall(r'"(\w+)\(', (ROOT / "csrc/cuda/ops.cpp").read_text()))
+def test_an_operator_that_only_cuda_has_has_one_stem_too(op: str) -> None:
+    for path in (f"csrc/cuda/{op}.cu", f"csrc/cuda/{op}_op.cpp", f"{PACKAGE}/ops/{op}.py"):
+        assert (ROOT / path).exists(), path
+    assert (ROOT / f"tests/cuda_emulator/test_emulated_{op}.py").exists()
 
 
 # Python

@@ -21,11 +21,13 @@ from convfirst_ext.fusion.prediction import Forecast
 from convfirst_ext.fusion.records import ChainTime, Record, Totals, totals_of
 from convfirst_ext.fusion.stopwatch import Stopwatch
 from convfirst_ext.fusion.tiles import tiles_of
-from convfirst_ext.fusion.work import Call, convolution_work, packed_work
+from convfirst_ext.fusion.work import Call, convolution_work, fused_work, packed_work
 from convfirst_ext.nn import Conv2d, ConvTranspose2d, PackedMBConv
+from convfirst_ext.nn.fused_blocks import FusedConvFirst, FusedMBConv
 from convfirst_ext.nn.packed_module import PackedModule
 
-_LISTED = (PackedModule, nn.Conv2d, nn.ConvTranspose2d)
+_FUSED = (FusedConvFirst, FusedMBConv)
+_LISTED = (PackedModule, nn.Conv2d, nn.ConvTranspose2d, *_FUSED)
 
 
 class Explanation:
@@ -224,6 +226,9 @@ def _describe(name: str, module: nn.Module, call: Call) -> Record:
         work = packed_work(module, call, tiles)
         space = tiles.workspace_bytes if tiles else None
         return Record(module.source or name, module.describe(), shapes, *plan, *work, workspace_bytes=space)
+    if isinstance(module, _FUSED):
+        reason = module.reason_against(call.input)
+        return Record(name, None if reason else module.describe(), shapes, reason, "", *fused_work(module, call))
     assert isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
     kernel, reason = _choice(module)
     if kernel == "split":

@@ -18,6 +18,7 @@ from convfirst_ext.fusion.chains import chain_modules
 from convfirst_ext.fusion.classifier import pack_classifier
 from convfirst_ext.fusion.convfirst import pack_convfirst
 from convfirst_ext.fusion.convnext import convnext_parts, is_image_layer_norm, pack_convnext
+from convfirst_ext.fusion.cuda_fusion import optimize_for_cuda
 from convfirst_ext.fusion.folding import bypass, fold_convolutions
 from convfirst_ext.fusion.patching import swap_transposed
 from convfirst_ext.fusion.transposed import fold_transposed, is_transposed
@@ -40,7 +41,8 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy of the model for inference: batch norm folded, blocks fused, weights packed.
 
     The copy takes and gives what the model does: same arguments, dtypes and memory formats. Convolutions without a
-    kernel of ours, and everything that is not a convolution, stay torch's. ``explain`` tells which is which.
+    kernel of ours, and everything that is not a convolution, stay torch's. ``explain`` tells which is which. On a GPU
+    ConvFirst and MBConv blocks become one operator, and single layers get ours where there is one.
 
     Args:
         model: any module; it is not changed. Traced with torch.fx, or module by module where that fails.
@@ -62,6 +64,9 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
             raise ValueError(f"model must keep running statistics in every batch norm, but {name!r} has none.")
+    if any(parameter.is_cuda for parameter in model.parameters()):
+        with torch.no_grad():
+            return optimize_for_cuda(copy.deepcopy(model).eval(), dtype).requires_grad_(False)
     with torch.no_grad():
         fused = _optimize(copy.deepcopy(model).eval(), dtype)
     swap_transposed(fused)

@@ -26,12 +26,17 @@ def patch(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, but is {type(model).__name__}.")
-    for module in model.modules():
-        if Conv2d.matches(module) and recognition.choose_for(module).kernel is not None:  # type: ignore[arg-type]
-            Conv2d.from_torch(module)  # type: ignore[arg-type]
+    swap_layers(model)
     swap_transposed(model)
     train_fused(model)
     return model
+
+
+def swap_layers(model: nn.Module) -> None:
+    """Swaps every ``torch.nn.Conv2d`` that has a kernel, in place."""
+    for module in model.modules():
+        if Conv2d.matches(module) and recognition.choose_for(module).kernel is not None:  # type: ignore[arg-type]
+            Conv2d.from_torch(module)  # type: ignore[arg-type]
 
 
 def swap_transposed(model: nn.Module) -> None:

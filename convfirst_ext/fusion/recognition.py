@@ -126,13 +126,14 @@ def is_product(conv: nn.Conv2d) -> bool:
 
 
 def choose_for(conv: nn.Conv2d, packed: bool = False) -> ops.selection.Choice:
-    """The kernel for a convolution on the CPU in float32; packed: with weights packed once for many calls."""
+    """The kernel for a convolution, on the CPU in float32; packed: with weights packed once for many calls."""
     window = window_of(conv)
     return ops.selection.choose_kernel(
         conv.weight.shape,
         groups=conv.groups,
         stride=window.stride,
         dilation=window.dilation,
+        dtype=conv.weight.dtype if conv.weight.is_cuda else torch.float32,
         device_type=conv.weight.device.type,
         padded=window.padding is None or any(window.padding),
         packed=packed,

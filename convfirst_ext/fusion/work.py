@@ -82,6 +82,16 @@ def convolution_work(module: nn.Conv2d | nn.ConvTranspose2d, call: Call, ours: b
     return Work(macs, bound + 2 * packed + _layout_copies(call), bound)
 
 
+def fused_work(module: nn.Module, call: Call) -> Work:
+    """The work of a block of convolutions at stride 1 that keep the size, with squeeze-excite by image."""
+    pixels = call.output.numel() // call.output.shape[1]
+    weights = {name: parameter for name, parameter in module.named_parameters() if parameter.dim() > 1}
+    squeezing = sum(weight.numel() for name, weight in weights.items() if name.startswith("se_"))
+    macs = pixels * (sum(weight.numel() for weight in weights.values()) - squeezing) + len(call.output) * squeezing
+    bound = _size(call.input) + _size(call.output) + sum(_size(parameter) for parameter in module.parameters())
+    return Work(macs, bound + _layout_copies(call), bound)
+
+
 def _layers(module: PackedModule, call: Call) -> list[_Layer]:
     if isinstance(module, (PackedConv2d, PackedLinear)):
         return [_layer(module.weight, module.out_channels, call.output.numel() // module.out_channels)]

@@ -5,6 +5,7 @@ from convfirst_ext.ops.activation import ACTIVATIONS
 from convfirst_ext.ops.conv1d import conv1d, conv_transpose1d
 from convfirst_ext.ops.conv2d import conv2d
 from convfirst_ext.ops.conv_transpose2d import conv_transpose2d
+from convfirst_ext.ops.convfirst import convfirst
 from convfirst_ext.ops.dense_conv2d import dense_conv2d
 from convfirst_ext.ops.depthwise_conv2d import depthwise_conv2d
 from convfirst_ext.ops.depthwise_separable import depthwise_separable
@@ -24,6 +25,7 @@ __all__ = [
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "convfirst",
     "dense_conv2d",
     "depthwise_conv2d",
     "depthwise_separable",

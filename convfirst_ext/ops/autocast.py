@@ -7,18 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+DEVICE_TYPES = ("cpu", "cuda")
+
 
 def autocast(input: object, *others: Any) -> tuple[Any, ...]:
-    """The arguments as they are, or cast where CPU autocast is on and input is a CPU tensor.
+    """The arguments as they are, or cast where autocast is on for the device of input.
 
     None and what is not a floating tensor of 32 or fewer bits pass through, for the checks to judge.
     """
     arguments = (input, *others)
-    if not torch.is_autocast_enabled("cpu"):
+    if not isinstance(input, Tensor):
         return arguments
-    if not isinstance(input, Tensor) or input.device.type != "cpu":
+    device_type = input.device.type
+    if device_type not in DEVICE_TYPES or not torch.is_autocast_enabled(device_type):
         return arguments
-    dtype = torch.get_autocast_dtype("cpu")
+    dtype = torch.get_autocast_dtype(device_type)
     return tuple(a.to(dtype) if _is_cast(a) else a for a in arguments)
 
 

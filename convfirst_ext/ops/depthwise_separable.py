@@ -88,7 +88,8 @@ def depthwise_separable(
     size = output_size(input, depthwise_weight.shape[2:], window)
     check_residual(residual, (input.shape[0], out_channels, *size), input)
 
-    if wants_gradient(input, depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias, residual):
+    parameters = (depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias)
+    if input.is_cuda or wants_gradient(input, *parameters, residual):
         layers = [
             BiasLayer("depthwise", depthwise_weight, depthwise_bias, window, channels, depthwise_activation),
             BiasLayer("pointwise", pointwise_weight, pointwise_bias, check_window(1, 0, 1), 1, pointwise_activation),

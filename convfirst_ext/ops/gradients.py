@@ -14,6 +14,7 @@ from convfirst_ext.ops.checks import DTYPES
 from convfirst_ext.ops.layout import to_channels_last
 from convfirst_ext.ops.normed_window import has_kernel as normed_has_kernel
 from convfirst_ext.ops.packed import LANES
+from convfirst_ext.ops.selection import choose_kernel
 
 # The smallest depthwise kernel whose weight gradient torch leaves to a generic loop.
 LARGE_DEPTHWISE = 4
@@ -74,6 +75,35 @@ def bias_gradient(grad: Tensor) -> Tensor:
     return channel_sums(grad.float()).to(grad.dtype)
 
 
+def has_cuda_kernels(grad: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int) -> bool:
+    """Whether both gradients of a convolution of CUDA tensors have kernels of ours, which are differentiable once."""
+    if not grad.is_cuda or grad.numel() == 0 or torch.is_grad_enabled():
+        return False
+    kernel = choose_kernel(
+        weight.shape, groups=groups, stride=stride, dilation=dilation, dtype=grad.dtype, device_type="cuda"
+    ).kernel
+    return kernel in ("depthwise", "grouped")
+
+
+def cuda_gradients(
+    grad: Tensor, input: Tensor, weight: Tensor, window: tuple[Any, ...], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients of the input, weight and bias that are wanted, of CUDA tensors; window as for ``both``."""
+    stride, padding, dilation, groups = window
+    dense = to_channels_last(grad)
+    gradients: list[Tensor | None] = [None, None, None]
+    if wanted[0]:
+        rest = _output_padding(grad, weight, input.shape[2:], stride, padding, dilation)
+        gradients[0] = _raw.split_conv_transpose2d.default(
+            dense, weight.contiguous(), None, stride, padding, rest, dilation, groups
+        )
+    if wanted[1]:
+        gradients[1] = strided.run_checked(input, dense, weight.shape[2:], stride, padding, dilation, groups)
+    if wanted[2]:
+        gradients[2] = grad.sum((0, 2, 3))
+    return gradients
+
+
 def pays_for_input(weight: Tensor, dilation: Sequence[int], groups: int) -> bool:
     """Whether ``input_gradient`` is faster than torch's: dilated depthwise, which torch leaves to a generic loop."""
     return groups > 1 and weight.shape[1] == 1 and max(dilation) > 1
@@ -111,9 +141,18 @@ def input_gradient(
     """
     if not _fits(grad, weight, groups, weight.shape[1]):
         return None
+    extra = _output_padding(grad, weight, size, stride, padding, dilation)
+    dense = to_channels_last(grad)
+    return _raw.split_conv_transpose2d.default(dense, weight, None, stride, padding, extra, dilation, groups)
+
+
+def _output_padding(
+    grad: Tensor, weight: Tensor, size: Sequence[int], stride: Sequence[int], padding: Sides, dilation: Sequence[int]
+) -> list[int]:
+    """What a transposed convolution of ``grad`` adds below and on the right to reach height and width ``size``."""
     left, right, top, bottom = padding
     cut = (top + bottom, left + right)
-    extra = [
+    return [
         size[axis]
         + cut[axis]
         - (grad.shape[2 + axis] - 1) * stride[axis]
@@ -121,8 +160,6 @@ def input_gradient(
         - 1
         for axis in (0, 1)
     ]
-    dense = to_channels_last(grad)
-    return _raw.split_conv_transpose2d.default(dense, weight, None, stride, padding, extra, dilation, groups)
 
 
 def transposed_input_gradient(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from convfirst_ext.ops import packed
+from convfirst_ext.ops import cuda_blocks, packed
 from convfirst_ext.ops.activation import check_activation
 from convfirst_ext.ops.autocast import autocast
 from convfirst_ext.ops.checks import (
@@ -101,7 +101,15 @@ def mbconv(
     check_residual(residual, (input.shape[0], out_channels, *size), input)
 
     weights = (expand_weight, expand_bias, conv_weight, conv_bias, project_weight, project_bias, residual)
-    if wants_gradient(input, *weights, *(squeeze_excite[:4] if squeeze_excite else ())):
+    differentiable = wants_gradient(input, *weights, *(squeeze_excite[:4] if squeeze_excite else ()))
+    products = (expand_weight, conv_weight, project_weight)
+    if input.is_cuda and not differentiable and expand_weight is not None and output_activation == "identity":
+        added = residual is input
+        if (added or residual is None) and not cuda_blocks.mbconv_reason(input, products, window, squeeze_excite):  # type: ignore[arg-type]
+            biases = (expand_bias, conv_bias, project_bias)
+            output = cuda_blocks.run_mbconv(input, products, biases, squeeze_excite, activation, added)  # type: ignore[arg-type]
+            return restore_layout(output, input, conv_weight)
+    if differentiable or input.is_cuda:
         kernel = "depthwise" if group_count == hidden else "grouped"
         steps = [
             BiasLayer(kernel, conv_weight, conv_bias, window, group_count, activation),

@@ -72,6 +72,9 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     input, weight = ctx.saved_tensors
     window = ctx.window
     wants_input, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+    if gradients.has_cuda_kernels(grad, weight, window[0], *window[2:]):
+        of_all = gradients.cuda_gradients(grad, input, weight, window, ctx.needs_input_grad[:3])
+        return *of_all, None, None, None, None
     of_input: Tensor | None = None
     of_weight: Tensor | None = None
     of_bias: Tensor | None = None

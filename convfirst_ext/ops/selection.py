@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 import torch
 
+from convfirst_ext.ops import cuda
 from convfirst_ext.ops.checks import DTYPES, MAX_KERNEL_ROWS
 
+CUDA_GROUPED_KERNELS = {8: (3, 5), 16: (3,)}  # by group width
+CUDA_MOST_STEM_CHANNELS = 256
 STEM_CHANNELS = 4  # direct convolution over more input channels is no faster than torch's
 
 
@@ -77,6 +80,10 @@ def choose_kernel(
         The choice; ``kernel`` is "depthwise", "pointwise", "grouped", "dense" or None.
     """
     out_channels, group_in, rows, columns = weight_shape
+    if device_type == "cuda" and not cuda.REASON_AGAINST:
+        if packed:
+            return Choice(None, "packed weights are for the CPU")
+        return _choose_cuda_kernel(weight_shape, groups, stride, dilation, dtype)
     excluded = _reason_against(device_type, dtype, rows)
     if excluded:
         return Choice(None, excluded)
@@ -96,8 +103,35 @@ def choose_kernel(
     return Choice(None, f"group width {group_in} to {group_out}: only 8 and multiples of 16 have a kernel")
 
 
+def _choose_cuda_kernel(
+    weight_shape: Sequence[int], groups: int, stride: Sequence[int], dilation: Sequence[int], dtype: torch.dtype
+) -> Choice:
+    """The same for CUDA tensors: what csrc/cuda has a kernel for."""
+    out_channels, group_in, rows, columns = weight_shape
+    if dtype not in DTYPES:
+        return Choice(None, f"no kernel for {dtype}")
+    if group_in == 1 and groups > 1:
+        return Choice("depthwise", "one input channel a group")
+    plain = groups == 1 and tuple(dilation) == (1, 1)
+    if plain and tuple(weight_shape[1:]) == (3, 3, 3) and tuple(stride) == (2, 2):
+        if out_channels % 8 or out_channels > CUDA_MOST_STEM_CHANNELS:
+            return Choice(None, f"a stem of {out_channels} channels: multiples of 8 up to 256 have a kernel")
+        return Choice("dense", "3x3 stem of 3 channels")
+    if groups == 1 or group_in not in CUDA_GROUPED_KERNELS or out_channels // groups != group_in:
+        return Choice(None, f"group width {group_in}: on CUDA only depthwise, 8 and 16 have a kernel")
+    if dtype == torch.float32:
+        return Choice(None, f"group width {group_in} in float32: tensor cores need float16 or bfloat16")
+    square = rows == columns and rows in CUDA_GROUPED_KERNELS[group_in]
+    if not square or tuple(stride) not in ((1, 1), (2, 2)) or tuple(dilation) != (1, 1):
+        sizes = " and ".join(f"{size}x{size}" for size in CUDA_GROUPED_KERNELS[group_in])
+        return Choice(None, f"group width {group_in}: on CUDA only {sizes} with stride 1 or 2 have a kernel")
+    return Choice("grouped", f"group width {group_in} on tensor cores")
+
+
 def _reason_against(device_type: str, dtype: torch.dtype, rows: int) -> str:
     """Why no kernel of ours takes such tensors, or nothing."""
+    if device_type == "cuda":
+        return cuda.REASON_AGAINST or "no kernel for cuda tensors"
     if device_type != "cpu":
         return f"no kernel for {device_type} tensors"
     if dtype not in DTYPES:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from convfirst_ext.ops import packed, registration
@@ -20,7 +22,9 @@ from convfirst_ext.ops.checks import (
     check_window,
     output_size,
 )
+from convfirst_ext.ops.cuda_blocks import skips_zeros
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
+from convfirst_ext.ops.selection import choose_kernel
 
 _PLAIN: dict[str, Callable[..., Tensor]] = {
     name.removesuffix("_conv2d"): getattr(torch.ops.convfirst, name).default for name in registration.CONVOLUTIONS
@@ -74,8 +78,9 @@ def run_checked(
     """``convolve`` on arguments that are known to be right."""
     dense = to_channels_last(input)
     large = weight.numel() >= LARGE and activation == "identity" and residual is None
-    if large or wants_gradient(input, weight, bias, residual):
-        output = _PLAIN[kernel](dense, weight, bias, *window, groups)
+    if input.is_cuda or large or wants_gradient(input, weight, bias, residual):
+        run = partial(_on_cuda, kernel) if input.is_cuda else _PLAIN[kernel]
+        output = run(dense, weight, bias, *window, groups)
         output = apply_activation(activation, output)
         output = output if residual is None else output + residual
     else:
@@ -91,3 +96,28 @@ def run_checked(
             activation,
         )
     return restore_layout(output, input, weight)
+
+
+def _on_cuda(
+    kernel: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A convolution of CUDA tensors by the kernel for it, or by torch where there is none; padding is as in F.pad."""
+    if kernel == "trimmed" and skips_zeros(input, weight, groups):
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return _PLAIN[kernel](input, weight, bias, stride, padding, dilation, groups)
+    choice = choose_kernel(
+        weight.shape, groups=groups, stride=stride, dilation=dilation, dtype=input.dtype, device_type="cuda"
+    ).kernel
+    if choice is not None:
+        return _PLAIN[choice](input, weight.contiguous(), bias, stride, padding, dilation, groups)
+    left, right, top, bottom = padding
+    if left != right or top != bottom:
+        input, top, left = F.pad(input, (left, right, top, bottom)), 0, 0
+    return F.conv2d(input, weight, bias, tuple(stride), (top, left), tuple(dilation), groups)

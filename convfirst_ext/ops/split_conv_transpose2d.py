@@ -19,6 +19,7 @@ from convfirst_ext.ops.checks import (
     check_transposed,
     transposed_size,
 )
+from convfirst_ext.ops.cuda_blocks import skips_zeros
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
 from convfirst_ext.ops.registration import empty_channels_last
 from convfirst_ext.ops.single import LARGE, wants_gradient
@@ -79,7 +80,9 @@ def run_checked(
 ) -> Tensor:
     """``split_conv_transpose2d`` on arguments that are known to be right."""
     dense = to_channels_last(input)
-    if weight.numel() >= LARGE or wants_gradient(input, weight, bias):
+    if input.is_cuda:
+        output = _on_cuda(dense, weight, bias, window, output_padding, groups)
+    elif weight.numel() >= LARGE or wants_gradient(input, weight, bias):
         output = _plain(dense, weight, bias, window.stride, window.padding, output_padding, window.dilation, groups)
     else:
         channels = weight.shape[1] * groups
@@ -93,6 +96,18 @@ def run_checked(
             channels,
         )
     return restore_layout(output, input, weight)
+
+
+def _on_cuda(
+    input: Tensor, weight: Tensor, bias: Tensor | None, window: Window, output_padding: tuple[int, int], groups: int
+) -> Tensor:
+    """By the zero-skipping kernel, or by torch where there is none or padding is uneven."""
+    left, right, top, bottom = window.padding
+    if skips_zeros(input, weight, groups):
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return _plain(input, weight, bias, window.stride, window.padding, output_padding, window.dilation, groups)
+    output = F.conv_transpose2d(input, weight, bias, window.stride, 0, output_padding, groups, window.dilation)
+    return output[:, :, top : output.shape[2] - bottom, left : output.shape[3] - right]
 
 
 def _fake(

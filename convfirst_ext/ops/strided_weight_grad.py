@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_input
+from torch.nn.grad import conv2d_input, conv2d_weight
 
+from convfirst_ext.ops import cuda
 from convfirst_ext.ops.checks import IntOrPair, check_same_kind, check_tensor, check_window, output_size
 from convfirst_ext.ops.layout import to_channels_last
 
@@ -62,6 +63,9 @@ def strided_weight_grad(
     expected = (input.shape[0], out_channels, *output_size(input, kernel, window))
     if tuple(grad_output.shape) != expected:
         raise ValueError(f"grad_output must have the output's shape {expected}, but has {tuple(grad_output.shape)}.")
+    if input.is_cuda and (cuda.REASON_AGAINST or group_in > 1 or input.numel() == 0):
+        padded = F.pad(input, window.padding)
+        return conv2d_weight(padded, weight_size, grad_output, window.stride, 0, window.dilation, groups)  # type: ignore[no-untyped-call]
     return run_checked(input, grad_output, kernel, *window, groups)
 
 

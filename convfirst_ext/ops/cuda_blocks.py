@@ -1,0 +1,111 @@
+"""What has a kernel for CUDA tensors beside single layers, and how fused blocks are called; they know no gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from convfirst_ext.ops import cuda
+from convfirst_ext.ops.checks import Window
+from convfirst_ext.ops.layout import to_channels_last
+from convfirst_ext.ops.squeeze_excite import SqueezeExcite
+
+GROUP_WIDTH = 8
+MOST_CHANNELS = 128
+SLICE = 64  # hidden channels of one thread block of a cluster
+MOST_HIDDEN = 16 * SLICE
+MOST_PIXELS = 256
+MOST_SQUEEZED = 256
+_raw = torch.ops.convfirst
+_PLAIN_3X3 = Window((1, 1), (1, 1, 1, 1), (1, 1))
+
+
+def convfirst_reason(input: Tensor, hidden: int, conv_activation: str) -> str:
+    """Why torch's layers run a ConvFirst block of so many hidden channels, or nothing."""
+    if conv_activation not in ("identity", "relu"):
+        return f"activation {conv_activation} behind the convolution"
+    return _reason(input, hidden, GROUP_WIDTH)
+
+
+def mbconv_reason(
+    input: Tensor, weights: tuple[Tensor, Tensor, Tensor], window: Window, squeeze_excite: SqueezeExcite | None
+) -> str:
+    """Why single layers run an MBConv block of these expansion, convolution and projection weights, or nothing."""
+    _, conv, project = weights
+    if tuple(conv.shape[1:]) != (GROUP_WIDTH, 3, 3) or tuple(map(tuple, window)) != _PLAIN_3X3:
+        return "the convolution is not 3x3 of group width 8 with stride 1 and padding 1"
+    if (
+        project.shape[0] != input.shape[1]
+        or conv.shape[0] > MOST_HIDDEN
+        or input.shape[2] * input.shape[3] > MOST_PIXELS
+    ):
+        return f"more than {MOST_HIDDEN} hidden channels or {MOST_PIXELS} pixels, or another number of output channels"
+    if squeeze_excite is not None:
+        if squeeze_excite.gate != "sigmoid" or squeeze_excite.reduce_weight.shape[0] > MOST_SQUEEZED:
+            return f"squeeze-excite with another gate than sigmoid or more than {MOST_SQUEEZED} squeezed channels"
+    reason = _reason(input, conv.shape[0], SLICE)
+    if reason:
+        return reason
+    if torch.cuda.get_device_capability(input.device) < (9, 0):
+        return "thread-block clusters need compute capability 9.0"
+    return ""
+
+
+def skips_zeros(input: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether the zero-skipping kernels take a dense convolution of CUDA tensors, or a transposed one."""
+    fits = input.is_cuda and not cuda.REASON_AGAINST and input.dtype in (torch.float16, torch.bfloat16)
+    channels = (*weight.shape[:2], input.shape[1])
+    return fits and groups == 1 and input.shape[1] > 1 and all(size % 8 == 0 for size in channels)
+
+
+def _reason(input: Tensor, hidden: int, multiple: int) -> str:
+    if not input.is_cuda:
+        return f"no kernel for {input.device.type} tensors"
+    if cuda.REASON_AGAINST:
+        return cuda.REASON_AGAINST
+    if input.dtype not in (torch.float16, torch.bfloat16):
+        return "tensor cores need float16 or bfloat16"
+    if input.shape[1] > MOST_CHANNELS or input.shape[1] % GROUP_WIDTH or hidden % multiple:
+        return f"more than {MOST_CHANNELS} channels, or hidden channels that are no multiple of {multiple}"
+    return "" if input.numel() else "an empty tensor"
+
+
+def run_convfirst(
+    input: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor],
+    biases: tuple[Tensor | None, Tensor | None, Tensor | None],
+    conv_activation: str,
+    activation: str,
+    residual: bool,
+) -> Tensor:
+    """A block without ``convfirst_reason``; weights and biases of convolution, expansion and projection."""
+    layers = _with_biases(weights, biases)
+    return _raw.convfirst.default(to_channels_last(input), *layers, conv_activation, activation, residual)
+
+
+def run_mbconv(
+    input: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor],
+    biases: tuple[Tensor | None, Tensor | None, Tensor | None],
+    squeeze_excite: SqueezeExcite | None,
+    activation: str,
+    residual: bool,
+) -> Tensor:
+    """A block without ``mbconv_reason``; weights and biases of expansion, convolution and projection."""
+    squeeze = [None] * 4 if squeeze_excite is None else [_wide(tensor) for tensor in squeeze_excite[:4]]
+    se_activation = "relu" if squeeze_excite is None else squeeze_excite.activation
+    layers = _with_biases(weights, biases)
+    return _raw.mbconv.default(to_channels_last(input), *layers, *squeeze, activation, se_activation, residual)
+
+
+def _with_biases(weights: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    return [part for weight, bias in zip(weights, biases, strict=True) for part in (weight.contiguous(), _wide(bias))]
+
+
+def _wide(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().float().contiguous()
+
+
+if not cuda.REASON_AGAINST:
+    for _name in ("convfirst", "mbconv"):
+        torch.library.register_fake(f"convfirst::{_name}", lambda input, *rest: torch.empty_like(input))

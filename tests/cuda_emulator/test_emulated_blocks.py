@@ -1,0 +1,46 @@
+"""How the public functions call the kernels of fused blocks: the Python around them, on the emulator."""
+
+import ctypes
+
+import pytest
+import torch
+
+from convfirst_ext import ops
+from convfirst_ext.ops import cuda_blocks
+
+
+@pytest.fixture(autouse=True)
+def _emulated(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_blocks, "_raw", torch.ops.convfirst_emulated)
+
+
+def weights_of(*shapes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple((torch.randn(shape) * (1.5 / (shape[1] * shape[2] * shape[3]) ** 0.5)).half() for shape in shapes)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_convfirst(layout: torch.memory_format) -> None:
+    image = torch.randn(2, 16, 6, 7).half().contiguous(memory_format=layout)
+    weights = weights_of((16, 8, 3, 3), (48, 16, 1, 1), (16, 48, 1, 1))
+    biases = torch.randn(16).half(), None, torch.randn(16).half()
+    actual = cuda_blocks.run_convfirst(image, weights, biases, "relu", "silu", True)
+    layers = [part for pair in zip(weights, biases, strict=True) for part in pair]
+    expected = ops.convfirst(image, *layers, conv_activation="relu", activation="silu")
+    torch.testing.assert_close(actual, expected, rtol=4e-3, atol=8e-3)
+
+
+@pytest.mark.parametrize("squeezes", [True, False])
+def test_mbconv(squeezes: bool) -> None:
+    image = torch.randn(2, 16, 6, 7).half()
+    weights = weights_of((64, 16, 1, 1), (64, 8, 3, 3), (16, 64, 1, 1))
+    biases = torch.randn(64).half(), torch.randn(64).half(), None
+    squeeze = None
+    if squeezes:
+        reduce, expand = weights_of((4, 64, 1, 1), (64, 4, 1, 1))
+        squeeze = ops.SqueezeExcite(reduce, torch.randn(4).half(), expand, None, "silu")
+    actual = cuda_blocks.run_mbconv(image, weights, biases, squeeze, "relu", True)
+    expected = ops.mbconv(
+        image, weights[0], biases[0], weights[1], biases[1], weights[2], biases[2], squeeze_excite=squeeze,
+        residual=image, groups=8, padding=1, activation="relu",
+    )  # fmt: skip
+    torch.testing.assert_close(actual, expected, rtol=4e-3, atol=8e-3)
