@@ -5,6 +5,10 @@ import torch
 import torchvision
 from torch import nn
 
+from convfirst_ext.testing.statistics import with_statistics
+
+__all__ = ["network", "relative_error", "with_statistics"]
+
 
 def network(name: str, **options: object) -> nn.Module:
     """A timm model, or torchvision's after the prefix "tv:", in eval mode."""
@@ -14,20 +18,6 @@ def network(name: str, **options: object) -> nn.Module:
     else:
         model = timm.create_model(name, **options)
     return with_statistics(model).eval()
-
-
-def with_statistics(model: nn.Module) -> nn.Module:
-    """Gives every batch norm statistics and an affine map that change its input."""
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            shape = module.running_mean.shape
-            module.running_mean.copy_(0.1 * torch.randn(shape, generator=generator))
-            module.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
-            with torch.no_grad():
-                module.weight.copy_(0.5 + torch.rand(shape, generator=generator))
-                module.bias.copy_(0.1 * torch.randn(shape, generator=generator))
-    return model
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
