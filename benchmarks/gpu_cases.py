@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.ops.gradients import cuda_gradients
 
 Call = Callable[[], Any]
 
@@ -126,6 +127,12 @@ def _gradients(case: Case, image: Tensor, weight: Tensor, draw: Callable[..., Te
     output = op(*leaves, None, case.stride, padding)
 
     def ours() -> Tensor:
+        if image.is_cuda:  # as autograd calls them, but on the stream that a graph captures
+            sides = (padding,) * 4
+            window = (case.stride,) * 2, sides, (1, 1), groups
+            found = cuda_gradients(grad, image, weight, window, mask)[place]
+            assert found is not None
+            return found
         return torch.autograd.grad(output, leaves[place], grad, retain_graph=True)[0]
 
     tensors = grad, image, weight

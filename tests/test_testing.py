@@ -11,7 +11,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 # What is no 2-D convolution of an image: its own test file holds its cases.
-WITH_OWN_CASES = {"conv1d", "conv_transpose1d", "conv_transpose2d", "strided_weight_grad"}
+WITH_OWN_CASES = {"conv1d", "conv_transpose1d", "conv_transpose2d", "convfirst", "strided_weight_grad"}
 
 
 def test_every_public_operator_has_cases() -> None:
