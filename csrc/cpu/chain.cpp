@@ -3,6 +3,7 @@
 // so that neither the arena nor the time an image takes grows with the batch.
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -23,9 +24,11 @@ struct Value {
   bool inside = false;  // lives in bands of rows only
 };
 
-// Steps that are taken together.
+// Steps that are taken together: several of them in bands of rows.
+template <class E>
 struct Segment {
   int64_t first, count;
+  std::optional<DepthFirst<E>> bands;
 };
 
 // Computes in E. In fp32 the values between the steps are fp32 whatever the caller's storage is: they stay in the
@@ -104,13 +107,16 @@ class Chain {
   // Steps whose values between them would leave the cache go together.
   void find_segments() {
     for (int64_t first = 0; first < step_count();) {
-      int64_t count = 1;
-      while (first + count < step_count() && joins(first, first + count)) ++count;
-      while (count > 1 && !DepthFirst<E>(&steps_[first], count).fits()) --count;
-      for (int64_t i = 1; i < count; ++i) values_[first + i].inside = true;
-      values_[first + count].born = first;  // written while the first step still reads
-      segments_.push_back({first, count});
-      first += count;
+      Segment<E> segment{first, 1, std::nullopt};
+      while (first + segment.count < step_count() && joins(first, first + segment.count)) ++segment.count;
+      for (; segment.count > 1; --segment.count) {
+        segment.bands.emplace(&steps_[first], segment.count);
+        if (segment.bands->fits()) break;
+      }
+      for (int64_t i = 1; i < segment.count; ++i) values_[first + i].inside = true;
+      values_[first + segment.count].born = first;  // written while the first step still reads
+      first += segment.count;
+      segments_.push_back(segment);
     }
   }
 
@@ -165,7 +171,7 @@ class Chain {
       if (value == step_count() && !widens()) return result;
       return arena + values_[value].offset;
     };
-    for (const Segment& segment : segments_) {
+    for (const Segment<E>& segment : segments_) {
       const int64_t last = segment.first + segment.count;
       const ChainStep<E>& step = steps_[segment.first];
       const void* residual = step.residual < 0 ? nullptr : data_of(step.residual);
@@ -194,14 +200,14 @@ class Chain {
     });
   }
 
-  void run_segment(const Segment& segment, const void* in, int64_t images, const void* residual, void* out,
+  void run_segment(const Segment<E>& segment, const void* in, int64_t images, const void* residual, void* out,
                    double* seconds) {
     ChainStep<E>* steps = &steps_[segment.first];
     if (segment.count > 1) {
       set_images(steps[0], in, images, residual, nullptr);
       for (int64_t i = 1; i + 1 < segment.count; ++i) set_images(steps[i], nullptr, images, nullptr, nullptr);
       set_images(steps[segment.count - 1], nullptr, images, nullptr, out);
-      return DepthFirst<E>(steps, segment.count).run(images, seconds ? seconds + segment.first : nullptr);
+      return segment.bands->run(images, seconds ? seconds + segment.first : nullptr);
     }
     const auto start = std::chrono::steady_clock::now();
     set_images(steps[0], in, images, residual, out);
@@ -246,7 +252,7 @@ class Chain {
   ImageView input_;    // the same in E
   std::vector<ChainStep<E>> steps_;
   std::vector<Value> values_;
-  std::vector<Segment> segments_;
+  std::vector<Segment<E>> segments_;
   int64_t group_ = 1;
   int64_t arena_bytes_ = 0;
 };

@@ -18,6 +18,7 @@ namespace convfirst {
 // value.
 template <class E>
 struct ChainStep {
+  using Element = E;
   std::variant<Convolution<E>, FusedBlock<E>, GlobalPool, LayerNorm<E>, ConvNextBlock<E>, BlurPool<E>> work;
   int64_t in, residual;
   ImageView out;  // data not set

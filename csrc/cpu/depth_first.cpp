@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 
 #include "parallel.h"
 #include "strip.h"
@@ -24,16 +25,22 @@ Rows rows_read(const Window& w, Rows out, int64_t in_h) {
   return {begin, std::clamp<int64_t>((out.end - 1) * w.stride_h - w.top + w.span_h(), begin, in_h)};
 }
 
+// Calls body with the convolution or the block that a supported step is.
+template <class Step, class Body>
+decltype(auto) with_work(Step& step, const Body& body) {
+  using E = typename std::remove_const_t<Step>::Element;
+  auto* conv = std::get_if<Convolution<E>>(&step.work);
+  return conv ? body(*conv) : body(std::get<FusedBlock<E>>(step.work));
+}
+
 template <class E>
 const Window& window_of(const ChainStep<E>& step) {
-  const auto* conv = std::get_if<Convolution<E>>(&step.work);
-  return conv ? conv->window : std::get<FusedBlock<E>>(step.work).window;
+  return with_work(step, [](const auto& work) -> const Window& { return work.window; });
 }
 
 template <class E>
 int64_t input_height(const ChainStep<E>& step) {
-  const auto* conv = std::get_if<Convolution<E>>(&step.work);
-  return conv ? conv->in.h : std::get<FusedBlock<E>>(step.work).in.h;
+  return with_work(step, [](const auto& work) { return work.in.h; });
 }
 
 template <class E>
@@ -78,19 +85,16 @@ class Stage {
                    static_cast<size_t>(kept * row_elements_) * sizeof(E));
     }
     base_ = rows.begin;
-    set_out(batch_start(buffer_, image * step_.out.h + base_, row_elements_));
+    void* start = batch_start(buffer_, image * step_.out.h + base_, row_elements_);
+    with_work(step_, [&](auto& work) { work.out = start; });
   }
 
   void read_from(const Stage& before) {
-    const void* data = before.out();
-    if (auto* conv = std::get_if<Convolution<E>>(&step_.work)) {
-      conv->in.data = data;
-      if (step_.residual >= 0) conv->residual = data;
-    } else {
-      auto& block = std::get<FusedBlock<E>>(step_.work);
-      block.in.data = data;
-      if (step_.residual >= 0) block.residual = data;
-    }
+    const void* data = with_work(before.step_, [](const auto& work) -> const void* { return work.out; });
+    with_work(step_, [&](auto& work) {
+      work.in.data = data;
+      if (step_.residual >= 0) work.residual = data;
+    });
   }
 
   void compute_until(int64_t image, Rows rows) {
@@ -106,18 +110,6 @@ class Stage {
   }
 
  private:
-  const void* out() const {
-    const auto* conv = std::get_if<Convolution<E>>(&step_.work);
-    return conv ? conv->out : std::get<FusedBlock<E>>(step_.work).out;
-  }
-  void set_out(void* data) {
-    if (auto* conv = std::get_if<Convolution<E>>(&step_.work)) {
-      conv->out = data;
-    } else {
-      std::get<FusedBlock<E>>(step_.work).out = data;
-    }
-  }
-
   ChainStep<E> step_;
   std::unique_ptr<Strip<E>> strip_;
   const int64_t row_elements_;
@@ -125,6 +117,13 @@ class Stage {
   int64_t base_ = 0;  // the row at the buffer's start
   int64_t done_ = 0;  // rows below this were computed
 };
+
+template <class E>
+std::vector<std::unique_ptr<Stage<E>>> stages_of(const ChainStep<E>* steps, int64_t count) {
+  std::vector<std::unique_ptr<Stage<E>>> stages;
+  for (int64_t i = 0; i < count; ++i) stages.push_back(std::make_unique<Stage<E>>(steps[i]));
+  return stages;
+}
 
 // Rows of every step's output that a band needs at most.
 template <class E>
@@ -142,18 +141,18 @@ template <class E>
 class Worker {
  public:
   Worker(const ChainStep<E>* steps, int64_t count, int64_t band, double* seconds)
-      : band_(band), seconds_(seconds), wanted_(static_cast<size_t>(count)) {
+      : band_(band), seconds_(seconds), wanted_(static_cast<size_t>(count)), stages_(stages_of(steps, count)) {
     const std::vector<int64_t> rows = rows_held(steps, count, band);
+    std::vector<int64_t> buffers(static_cast<size_t>(count), 0);  // the last step writes where its caller wants
     int64_t floats = 0;
     for (int64_t i = 0; i < count; ++i) {
-      stages_.push_back(std::make_unique<Stage<E>>(steps[i]));
-      floats += stages_[i]->strip_floats(rows[i]) + (i + 1 < count ? stages_[i]->buffer_floats(rows[i]) : 0);
+      if (i + 1 < count) buffers[i] = stages_[i]->buffer_floats(rows[i]);
+      floats += buffers[i] + stages_[i]->strip_floats(rows[i]);
     }
     float* scratch = band_arena().floats(floats);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t buffer = i + 1 < count ? stages_[i]->buffer_floats(rows[i]) : 0;
-      stages_[i]->begin(scratch, scratch + buffer, rows[i]);
-      scratch += buffer + stages_[i]->strip_floats(rows[i]);
+      stages_[i]->begin(scratch, scratch + buffers[i], rows[i]);
+      scratch += buffers[i] + stages_[i]->strip_floats(rows[i]);
     }
   }
 
@@ -200,21 +199,14 @@ bool DepthFirst<E>::supports(const ChainStep<E>& step) {
 }
 
 template <class E>
-DepthFirst<E>::DepthFirst(ChainStep<E>* steps, int64_t count) : steps_(steps), count_(count), band_(0) {
+DepthFirst<E>::DepthFirst(const ChainStep<E>* steps, int64_t count) : steps_(steps), count_(count), band_(0) {
+  const auto stages = stages_of(steps, count);
   for (int64_t band = std::min(kMostBandRows, steps[count - 1].out.h); band > 0 && band_ == 0; --band) {
-    if (scratch_bytes(band) <= cache_sizes().l2 / 2) band_ = band;
+    const std::vector<int64_t> rows = rows_held(steps, count, band);
+    int64_t floats = 0;
+    for (int64_t i = 0; i < count; ++i) floats += stages[i]->strip_floats(rows[i]) + stages[i]->buffer_floats(rows[i]);
+    if (4 * floats <= cache_sizes().l2 / 2) band_ = band;
   }
-}
-
-template <class E>
-int64_t DepthFirst<E>::scratch_bytes(int64_t band) const {
-  const std::vector<int64_t> rows = rows_held(steps_, count_, band);
-  int64_t floats = 0;
-  for (int64_t i = 0; i < count_; ++i) {
-    const Stage<E> stage(steps_[i]);
-    floats += stage.strip_floats(rows[i]) + stage.buffer_floats(rows[i]);
-  }
-  return 4 * floats;
 }
 
 template <class E>

@@ -16,8 +16,9 @@ class DepthFirst {
   // not rather keep an image's hidden tensor.
   static bool supports(const ChainStep<E>& step);
 
-  // Consecutive supported steps; each but the first reads the one before it, and adds that or nothing.
-  DepthFirst(ChainStep<E>* steps, int64_t count);
+  // Consecutive supported steps; each but the first reads the one before it, and adds that or nothing. They stay where
+  // they are.
+  DepthFirst(const ChainStep<E>* steps, int64_t count);
 
   // Whether the smallest band fits.
   bool fits() const { return band_ > 0; }
@@ -27,9 +28,7 @@ class DepthFirst {
   void run(int64_t images, double* seconds) const;
 
  private:
-  int64_t scratch_bytes(int64_t band) const;
-
-  ChainStep<E>* steps_;
+  const ChainStep<E>* steps_;
   int64_t count_;
   int64_t band_;  // output rows of the last step; 0: not even one fits
 };

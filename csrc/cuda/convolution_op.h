@@ -1,6 +1,7 @@
 // The two forms every single convolution of CUDA tensors is registered in: torch's layouts, and packed for inference.
 #pragma once
 
+#include "../convolution_forms.h"
 #include "convolution.h"
 #include "tensor.h"
 
@@ -29,20 +30,7 @@ Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor
                   int64_t groups, int64_t out_channels, const std::string& activation);
 
 // Defines <name> and <name>_packed for one kind and registers them.
-#define CONVFIRST_REGISTER_CUDA_CONVOLUTION(name, kind)                                                           \
-  Tensor name##_plain(const Tensor input, const Tensor weight, const OptionalTensor bias, const Ints stride,      \
-                      const Ints padding, const Ints dilation, int64_t groups) {                                  \
-    return run_plain(kind, input, weight, bias, stride, padding, dilation, groups);                               \
-  }                                                                                                               \
-  Tensor name##_packed(const Tensor input, const Tensor weight, const Tensor bias, const OptionalTensor residual, \
-                       const Ints stride, const Ints padding, const Ints dilation, int64_t groups,                \
-                       int64_t out_channels, const std::string activation) {                                      \
-    return run_packed(kind, input, weight, bias, residual, stride, padding, dilation, groups, out_channels,       \
-                      activation);                                                                                \
-  }                                                                                                               \
-  CONVFIRST_CUDA_OPERATORS(m) {                                                                                   \
-    m.impl(#name, TORCH_BOX(&name##_plain));                                                                      \
-    m.impl(#name "_packed", TORCH_BOX(&name##_packed));                                                           \
-  }
+#define CONVFIRST_REGISTER_CUDA_CONVOLUTION(name, kind) \
+  CONVFIRST_DEFINE_CONVOLUTION(name, kind, CONVFIRST_CUDA_OPERATORS)
 
 }  // namespace convfirst::cuda
