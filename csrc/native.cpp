@@ -209,12 +209,12 @@ py::dict simulate_cache(const std::vector<std::array<int64_t, 3>>& trace, int64_
 
 // For sweeps: the operators take these tiles instead of their planners'; 0 gives the choice back.
 void force_tiles(int64_t run_pixels, int64_t parts, int64_t band_rows, int64_t keeps_hidden, int64_t row_group,
-                 int64_t hidden_blocks) {
+                 int64_t hidden_blocks, int64_t streams) {
   for (convfirst::ForcedTiles* tiles : {operators_tiles, &convfirst::forced_tiles()}) {
     if (!tiles) throw std::runtime_error("attach() must be called with an operator library that takes tiles first.");
     tiles->run_pixels = run_pixels, tiles->parts = parts, tiles->band_rows = band_rows,
     tiles->keeps_hidden = keeps_hidden;
-    tiles->row_group = row_group, tiles->hidden_blocks = hidden_blocks;
+    tiles->row_group = row_group, tiles->hidden_blocks = hidden_blocks, tiles->streams = streams;
   }
 }
 
@@ -238,5 +238,6 @@ PYBIND11_MODULE(_native, m) {
   m.def("simulate_cache", &simulate_cache, py::arg("trace"), py::arg("bytes"), py::arg("ways"), py::arg("kept_from"),
         py::arg("kept_bytes"));
   m.def("force_tiles", &force_tiles, py::kw_only(), py::arg("run_pixels") = 0, py::arg("parts") = 0,
-        py::arg("band_rows") = 0, py::arg("keeps_hidden") = 0, py::arg("row_group") = 0, py::arg("hidden_blocks") = 0);
+        py::arg("band_rows") = 0, py::arg("keeps_hidden") = 0, py::arg("row_group") = 0, py::arg("hidden_blocks") = 0,
+        py::arg("streams") = 0);
 }

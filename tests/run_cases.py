@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from convfirst_ext import _native
 from convfirst_ext.ops import packed
 from convfirst_ext.testing import OpCase, assert_exact, assert_within, sample
 
@@ -90,7 +91,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1, help="take every n-th case")
     parser.add_argument("--guard", choices=("begin", "end"))
+    parser.add_argument("--stream", action="store_true", help="results pass the caches")
     options = parser.parse_args()
+    if options.stream:
+        _native.force_tiles(streams=1)
     torch.set_num_threads(2)
     for case in sample(options.every):
         for dtype in DTYPES:

@@ -46,6 +46,12 @@ def test_operators_under_every_instruction_set(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", AVAILABLE)
+def test_results_that_pass_the_caches(isa: str) -> None:
+    """As those of large layers do."""
+    run_cases("--every=7", "--stream", CONVFIRST_CPU_ISA=isa)
+
+
+@pytest.mark.parametrize("isa", AVAILABLE)
 def test_the_environment_variable_chooses(isa: str) -> None:
     code = "import json; from convfirst_ext import ops, _native; print(json.dumps(_native.cpu_info()))"
     session = run_python("-c", code, CONVFIRST_CPU_ISA=isa)

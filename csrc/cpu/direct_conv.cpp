@@ -23,6 +23,7 @@ class DirectConv {
         window_(conv.window),
         kernels_(kernels_for<E>()),
         clamp_(clamp_of(conv.activation)),
+        streams_(conv.streams()),
         group_blocks_(conv.groups == 1 ? conv.blocks() : conv.out_c / conv.groups / kLanes),
         products_(window_.kernel_h * window_.kernel_w * conv.group_in()) {}
 
@@ -79,6 +80,7 @@ class DirectConv {
       }
       E* spare = widens ? const_cast<E*>(a) + run * conv_.in.c : nullptr;
       run_groups(a, conv_.in.c, first, count, part, parts, spare);
+      if (streams_) finish_streams();
     });
   }
 
@@ -97,6 +99,7 @@ class DirectConv {
     for_each_task(conv_.in.n * bands * parts, [&](int64_t task) {
       const int64_t image = task / parts / bands, y0 = task / parts % bands * band_;
       run_band(image, y0, std::min(conv_.out_h, y0 + band_), task % parts, parts);
+      if (streams_) finish_streams();
     });
   }
 
@@ -136,7 +139,7 @@ class DirectConv {
     g.c_stride = in_place ? conv_.out_c : blocks * kLanes, g.c_block = kLanes;
     g.residual = conv_.stores_directly() ? static_cast<const E*>(residual) : nullptr;
     g.residual_stride = conv_.out_c;
-    g.low = clamp_.low, g.high = clamp_.high;
+    g.low = clamp_.low, g.high = clamp_.high, g.streams = streams_;
     g.last_lanes = in_place ? conv_.lanes(block + blocks - 1) : kLanes;
     multiply(kernels_, g, count, blocks);
     if (conv_.stores_directly()) return;
@@ -152,6 +155,7 @@ class DirectConv {
   const Window& window_;
   const Kernels<E>& kernels_;
   const Clamp clamp_;
+  const bool streams_;
   const int64_t group_blocks_;  // output blocks a group
   const int64_t products_;      // products an output channel
   int64_t padded_w_ = 0;

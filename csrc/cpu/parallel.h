@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
@@ -31,6 +32,9 @@ void for_each_task(int64_t tasks, const Body& body) {
     for (int64_t task = first; task < last; ++task) body(task);
   });
 }
+
+// Makes a task's streamed results visible to the thread that waits for it.
+inline void finish_streams() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
 // A thread's scratch memory: grows to the largest request and is then reused, so that steady calls allocate nothing.
 class Arena {

@@ -28,6 +28,7 @@ class SpatialConv {
         band_plan_(plan_bands(conv.shape(), cache_sizes(), thread_count())),
         multiplier_(grouped_ ? 1 : conv.out_c / conv.groups),
         clamp_(clamp_of(conv.activation)),
+        streams_(conv.streams()),
         padded_w_((conv.out_w - 1) * conv.window.stride_w + conv.window.span_w()) {}
 
   // All channel blocks of a band before the next band: memory is then read and written about in the order it lies.
@@ -40,6 +41,7 @@ class SpatialConv {
       for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block) {
         run_band(image, block, first, last);
       }
+      if (streams_) finish_streams();
     });
   }
 
@@ -52,66 +54,58 @@ class SpatialConv {
            (window_.stride_w > 1 || !band_plan_.copies) && conv_.out_w >= kInPlaceWidth;
   }
 
+  // Where a pixel of one channel block lies: at `origin` that of input row `row` and the first column read.
+  struct Source {
+    const E* origin;
+    int64_t row, row_step, pixel_step;
+  };
+
   void run_band(int64_t image, int64_t block, int64_t y0, int64_t y1) const {
     const int64_t gathered = ((y1 - y0 - 1) * window_.stride_h + window_.span_h()) * padded_w_ * kLanes;
-    const int64_t row_out = conv_.out_w * kLanes;
-    E* scratch = task_scratch<E>(gathered + kRowsAtOnce * row_out);
-    if (in_place(block)) {
-      for (int64_t y = y0; y < y1; ++y) run_row_in_place(image, block, y, scratch, scratch + gathered);
-      return;
-    }
-    const int64_t top = y0 * window_.stride_h - window_.top;
-    const Patch patch{image, top, (y1 - y0 - 1) * window_.stride_h + window_.span_h(), -window_.left, padded_w_};
-    gather_block(kernels_, conv_.in, patch, block * kLanes, conv_.lanes(block), multiplier_, scratch);
-    for (int64_t y = y0; y < y1; y += kRowsAtOnce) {
-      run_gathered_rows(image, block, y, std::min(y1, y + kRowsAtOnce), top, scratch, scratch + gathered);
-    }
-  }
-
-  void run_gathered_rows(int64_t image, int64_t block, int64_t y0, int64_t y1, int64_t top, const E* copy,
-                         E* rows_out) const {
-    const E* rows[kRowsAtOnce * kMaxKernelRows];
-    for (int64_t y = y0; y < y1; ++y) {
-      for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
-        const int64_t in_y = y * window_.stride_h - window_.top + ky * window_.dilation_h;
-        const bool outside = in_y < 0 || in_y >= conv_.in.h;
-        rows[(y - y0) * window_.kernel_h + ky] = outside ? nullptr : copy + (in_y - top) * padded_w_ * kLanes;
-      }
-    }
-    run_span(image, block, y0, y1 - y0, 0, conv_.out_w, rows, kLanes, rows_out);
-  }
-
-  // Outputs [first, last) see inside columns only.
-  void run_row_in_place(int64_t image, int64_t block, int64_t y, E* edge, E* row_out) const {
+    E* scratch = task_scratch<E>(gathered + kRowsAtOnce * conv_.out_w * kLanes);
+    E* rows_out = scratch + gathered;
+    if (!in_place(block)) return run_copied(image, block, {y0, y1, 0, conv_.out_w}, scratch, rows_out);
+    // Outputs [first, last) see inside columns only.
     const int64_t first = std::min(conv_.out_w, ceil_div(window_.left, window_.stride_w));
     const int64_t reach = conv_.in.w + window_.left - window_.span_w();
     const int64_t last = reach < 0 ? first : std::clamp<int64_t>(reach / window_.stride_w + 1, first, conv_.out_w);
-    run_edge(image, block, y, 0, first, edge, row_out);
-    run_edge(image, block, y, last, conv_.out_w, edge, row_out);
-    if (last == first) return;
-    const E* rows[kMaxKernelRows];
-    for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
-      const int64_t in_y = y * window_.stride_h - window_.top + ky * window_.dilation_h;
-      const int64_t pixel = (image * conv_.in.h + in_y) * conv_.in.w + first * window_.stride_w - window_.left;
-      rows[ky] = in_y < 0 || in_y >= conv_.in.h
-                     ? nullptr
-                     : static_cast<const E*>(conv_.in.data) + pixel * conv_.in.c + block * kLanes;
-    }
-    run_span(image, block, y, 1, first, last, rows, conv_.in.c, row_out);
+    run_copied(image, block, {y0, y1, 0, first}, scratch, rows_out);
+    run_copied(image, block, {y0, y1, last, conv_.out_w}, scratch, rows_out);
+    const int64_t pixel = image * conv_.in.h * conv_.in.w + first * window_.stride_w - window_.left;
+    const E* origin = static_cast<const E*>(conv_.in.data) + pixel * conv_.in.c + block * kLanes;
+    run_part(image, block, {y0, y1, first, last}, {origin, 0, conv_.in.w * conv_.in.c, conv_.in.c}, rows_out);
   }
 
-  void run_edge(int64_t image, int64_t block, int64_t y, int64_t first, int64_t last, E* edge, E* row_out) const {
-    if (first >= last) return;
-    const int64_t columns = (last - first - 1) * window_.stride_w + window_.span_w();
-    const Patch patch{image, y * window_.stride_h - window_.top, window_.span_h(),
-                      first * window_.stride_w - window_.left, columns};
-    gather_block(kernels_, conv_.in, patch, block * kLanes, kLanes, 1, edge);
-    const E* rows[kMaxKernelRows];
-    for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
-      const int64_t in_y = patch.row + ky * window_.dilation_h;
-      rows[ky] = in_y < 0 || in_y >= conv_.in.h ? nullptr : edge + ky * window_.dilation_h * columns * kLanes;
+  // Output rows [y0, y1), columns [first, last).
+  struct Part {
+    int64_t y0, y1, first, last;
+  };
+
+  void run_copied(int64_t image, int64_t block, const Part& part, E* copy, E* rows_out) const {
+    if (part.first >= part.last) return;
+    const int64_t top = part.y0 * window_.stride_h - window_.top;
+    const int64_t rows = (part.y1 - part.y0 - 1) * window_.stride_h + window_.span_h();
+    const int64_t columns = (part.last - part.first - 1) * window_.stride_w + window_.span_w();
+    const Patch patch{image, top, rows, part.first * window_.stride_w - window_.left, columns};
+    gather_block(kernels_, conv_.in, patch, block * kLanes, conv_.lanes(block), multiplier_, copy);
+    run_part(image, block, part, {copy, top, columns * kLanes, kLanes}, rows_out);
+  }
+
+  void run_part(int64_t image, int64_t block, const Part& part, const Source& source, E* rows_out) const {
+    if (part.first >= part.last) return;
+    const E* rows[kRowsAtOnce * kMaxKernelRows];
+    for (int64_t y0 = part.y0; y0 < part.y1; y0 += kRowsAtOnce) {
+      const int64_t y1 = std::min(part.y1, y0 + kRowsAtOnce);
+      for (int64_t y = y0; y < y1; ++y) {
+        for (int64_t ky = 0; ky < window_.kernel_h; ++ky) {
+          const int64_t in_y = y * window_.stride_h - window_.top + ky * window_.dilation_h;
+          const bool outside = in_y < 0 || in_y >= conv_.in.h;
+          rows[(y - y0) * window_.kernel_h + ky] =
+              outside ? nullptr : source.origin + (in_y - source.row) * source.row_step;
+        }
+      }
+      run_span(image, block, y0, y1 - y0, part.first, part.last, rows, source.pixel_step, rows_out);
     }
-    run_span(image, block, y, 1, first, last, rows, kLanes, row_out);
   }
 
   // Outputs [first, last) of `runs` rows from y on.
@@ -129,7 +123,7 @@ class SpatialConv {
     s.out_stride = direct ? conv_.out_c : kLanes, s.out_row = (last - first) * kLanes;
     if (direct) s.out_row = conv_.out_w * conv_.out_c;
     s.lanes = direct ? conv_.lanes(block) : kLanes;
-    s.low = clamp_.low, s.high = clamp_.high;
+    s.low = clamp_.low, s.high = clamp_.high, s.streams = streams_;
     const int64_t outputs = last - first;
     const bool whole = outputs == conv_.out_w;
     convolve_run(whole ? row_plan_ : plan_run(family_, window_, outputs), window_, s, outputs);
@@ -151,6 +145,7 @@ class SpatialConv {
   const BandPlan band_plan_;
   const int64_t multiplier_;
   const Clamp clamp_;
+  const bool streams_;
   const int64_t padded_w_;
 };
 

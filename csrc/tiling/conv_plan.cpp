@@ -58,6 +58,11 @@ PointwisePlan plan_pointwise(const ConvShape& s, int64_t column_blocks, int64_t 
   return plan;
 }
 
+bool streams_results(int64_t bytes, const CacheSizes& caches) {
+  if (const int64_t forced = forced_tiles().streams) return forced > 0;
+  return bytes > caches.l3 / 2;
+}
+
 BandPlan plan_bands(const ConvShape& s, const CacheSizes& caches, int64_t threads) {
   const bool copies = fitting_rows(s, caches.l2 * 3 / 32) >= kLeastCopiedRows;
   if (const int64_t rows = forced_tiles().band_rows) return {std::min(rows, s.out_h), copies};

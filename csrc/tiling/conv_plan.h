@@ -41,6 +41,10 @@ PointwisePlan plan_pointwise(const ConvShape& shape, int64_t column_blocks, int6
 // Enough parts of the output channels that every thread has work, few enough that a task's input is read seldom.
 int64_t column_parts(int64_t runs, int64_t blocks, int64_t threads);
 
+// Whether results of so many bytes should pass the caches, which would lose them before they are read: memory is then
+// not read before it is written.
+bool streams_results(int64_t bytes, const CacheSizes& caches);
+
 // Of a depthwise convolution or group width 8.
 BandPlan plan_bands(const ConvShape& shape, const CacheSizes& caches, int64_t threads);
 

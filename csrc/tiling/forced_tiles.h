@@ -13,6 +13,7 @@ struct ForcedTiles {
   std::atomic<int64_t> keeps_hidden{0};   // fused: 1 keeps an image's hidden tensor, -1 does not
   std::atomic<int64_t> row_group{0};      // fused: output rows computed together
   std::atomic<int64_t> hidden_blocks{0};  // fused: 16-channel blocks of the hidden tensor in flight
+  std::atomic<int64_t> streams{0};        // single: 1 lets results pass the caches, -1 does not
 };
 
 inline ForcedTiles& forced_tiles() {

@@ -69,6 +69,7 @@ struct GemmArgs {
   int64_t residual_stride;
   float low, high;     // clamp: exact for identity, relu and relu6
   int64_t last_lanes;  // channels in the last block; at most half a block for gemm_narrow
+  bool streams;        // whole blocks without a residual pass the caches: c and its strides are multiples of 64 bytes
   const float* sums;   // fp16 only; nullptr: start from init
   float* partial;      // fp16 only; nullptr: results go to c
 };
@@ -112,6 +113,7 @@ struct SpatialArgs {
   int64_t lanes;                                 // channels stored, at least one
   int64_t kernel_h, kernel_w, stride, dilation;  // horizontal stride and dilation; read by the generic kernels only
   float low, high;
+  bool streams;  // whole blocks pass the caches: out and its strides are multiples of 64 bytes
 };
 template <class E>
 using SpatialKernel = void (*)(const SpatialArgs<E>&);

@@ -70,8 +70,10 @@ CONVFIRST_INLINE void store_pixel(const V (&acc)[kBlocks], const GemmArgs<Elemen
   }
 }
 
+enum class Stores { kPlain, kAdds, kStreams };
+
 // Whole blocks, and no gap between the tile's pixels.
-template <bool kAdds, class V, int kRows, int kBlocks>
+template <Stores kStores, class V, int kRows, int kBlocks>
 CONVFIRST_INLINE void store_whole_tile(const V (&acc)[kRows][kBlocks], const GemmArgs<Element<V>>& g) {
   const V low = V::set1(g.low), high = V::set1(g.high);
   // Copies: for all the compiler knows a store may change g.
@@ -83,11 +85,11 @@ CONVFIRST_INLINE void store_whole_tile(const V (&acc)[kRows][kBlocks], const Gem
     CONVFIRST_UNROLL
     for (int j = 0; j < kBlocks; ++j) {
       V v = V::at_most(high, V::at_least(low, acc[i][j]));
-      if (kAdds) v = v + V::load(residual + j * block);
-      v.store(c + j * block);
+      if (kStores == Stores::kAdds) v = v + V::load(residual + j * block);
+      kStores == Stores::kStreams ? v.stream(c + j * block) : v.store(c + j * block);
     }
     c += stride;
-    if (kAdds) residual += residual_stride;
+    if (kStores == Stores::kAdds) residual += residual_stride;
     asm volatile("" : "+r"(c));  // one pointer that moves, not one a pixel
   }
 }
@@ -114,8 +116,9 @@ template <class V, int kRows, int kBlocks>
 CONVFIRST_INLINE void store_tile(const V (&acc)[kRows][kBlocks], const GemmArgs<Element<V>>& g) {
   const bool whole = g.last_lanes >= V::kWidth && (g.c_row == 0 || g.c_column + kRows <= g.c_row);
   if (!whole) return store_any_tile<V, kRows, kBlocks>(acc, g);
-  if (g.residual) return store_whole_tile<true, V, kRows, kBlocks>(acc, g);
-  store_whole_tile<false, V, kRows, kBlocks>(acc, g);
+  if (g.residual) return store_whole_tile<Stores::kAdds, V, kRows, kBlocks>(acc, g);
+  if (g.streams) return store_whole_tile<Stores::kStreams, V, kRows, kBlocks>(acc, g);
+  store_whole_tile<Stores::kPlain, V, kRows, kBlocks>(acc, g);
 }
 
 // A bias is loaded once and copied, which costs no slot: a register is renamed.

@@ -24,7 +24,10 @@ template <class V, int kTile, bool kBlocked>
 CONVFIRST_INLINE void store_run(const V (&acc)[kTile], const ArgsOf<V>& s, Element<V>* out) {
   const V low = V::set1(s.low), high = V::set1(s.high);
   const int64_t stride = SpatialStrides<V, kBlocked>(s).out_stride();
-  if (kBlocked || s.lanes == V::kWidth) {
+  if (!kBlocked && s.streams && s.lanes == V::kWidth) {
+    CONVFIRST_UNROLL
+    for (int t = 0; t < kTile; ++t) V::at_most(high, V::at_least(low, acc[t])).stream(out + t * stride);
+  } else if (kBlocked || s.lanes == V::kWidth) {
     CONVFIRST_UNROLL
     for (int t = 0; t < kTile; ++t) V::at_most(high, V::at_least(low, acc[t])).store(out + t * stride);
   } else {

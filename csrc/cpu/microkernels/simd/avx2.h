@@ -15,6 +15,7 @@ struct NarrowVec {
     return load(buffer);
   }
   CONVFIRST_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  CONVFIRST_INLINE void stream(float* p) const { store(p); }
   CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const {
     float buffer[kWidth];
     store(buffer);
@@ -53,6 +54,10 @@ struct Vec {
   CONVFIRST_INLINE void store(float* p) const {
     _mm256_storeu_ps(p, lo);
     _mm256_storeu_ps(p + 8, hi);
+  }
+  CONVFIRST_INLINE void stream(float* p) const {
+    _mm256_stream_ps(p, lo);
+    _mm256_stream_ps(p + 8, hi);
   }
   CONVFIRST_INLINE void store(BFloat16* p) const { store_low_halves(p, rounded_bf16(lo), rounded_bf16(hi)); }
   CONVFIRST_INLINE void store(Half* p) const {

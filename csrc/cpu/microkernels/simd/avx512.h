@@ -14,6 +14,7 @@ struct NarrowVec {
     return {_mm256_maskz_loadu_ps(mask(lanes), p)};
   }
   CONVFIRST_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  CONVFIRST_INLINE void stream(float* p) const { store(p); }
   CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const { _mm256_mask_storeu_ps(p, mask(lanes), v); }
   CONVFIRST_INLINE static NarrowVec fma(NarrowVec a, NarrowVec b, NarrowVec c) {
     return {_mm256_fmadd_ps(a.v, b.v, c.v)};
@@ -54,6 +55,7 @@ struct Vec {
   }
 
   CONVFIRST_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+  CONVFIRST_INLINE void stream(float* p) const { _mm512_stream_ps(p, v); }
   CONVFIRST_INLINE void store(BFloat16* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_bf16()); }
   CONVFIRST_INLINE void store(Half* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_half()); }
   CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const { _mm512_mask_storeu_ps(p, mask(lanes), v); }

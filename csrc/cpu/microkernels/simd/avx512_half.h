@@ -20,6 +20,7 @@ struct NarrowHalfVec {
     return {_mm256_maskz_loadu_epi16(mask(lanes), p)};
   }
   CONVFIRST_INLINE void store(Half* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  CONVFIRST_INLINE void stream(Half* p) const { store(p); }
   CONVFIRST_INLINE void store_partial(Half* p, int64_t lanes) const { _mm256_mask_storeu_epi16(p, mask(lanes), v); }
   CONVFIRST_INLINE static NarrowHalfVec fma(NarrowHalfVec a, NarrowHalfVec b, NarrowHalfVec c) {
     return {half_fma(a.v, b.v, c.v)};
@@ -54,6 +55,7 @@ struct HalfVec {
     return {_mm512_maskz_loadu_epi16(mask(lanes), p)};
   }
   CONVFIRST_INLINE void store(Half* p) const { _mm512_storeu_si512(p, v); }
+  CONVFIRST_INLINE void stream(Half* p) const { _mm512_stream_si512(reinterpret_cast<__m512i*>(p), v); }
   CONVFIRST_INLINE void store_partial(Half* p, int64_t lanes) const { _mm512_mask_storeu_epi16(p, mask(lanes), v); }
   CONVFIRST_INLINE static HalfVec fma(HalfVec a, HalfVec b, HalfVec c) { return {half_fma(a.v, b.v, c.v)}; }
   CONVFIRST_INLINE friend HalfVec operator+(HalfVec a, HalfVec b) { return {half_add(a.v, b.v)}; }

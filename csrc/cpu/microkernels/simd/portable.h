@@ -70,6 +70,7 @@ struct NarrowVec {
     *reinterpret_cast<UnalignedQuad*>(p) = q[0];
     *reinterpret_cast<UnalignedQuad*>(p + 4) = q[1];
   }
+  CONVFIRST_INLINE void stream(float* p) const { store(p); }
   CONVFIRST_INLINE void store_partial(float* p, int64_t lanes) const {
     float buffer[kWidth];
     store(buffer);
@@ -126,6 +127,7 @@ struct Vec {
     CONVFIRST_UNROLL
     for (int i = 0; i < 4; ++i) *reinterpret_cast<UnalignedQuad*>(p + 4 * i) = q[i];
   }
+  CONVFIRST_INLINE void stream(float* p) const { store(p); }
   template <class T>
   CONVFIRST_INLINE void store(T* p) const {
     store_partial(p, kLanes);

@@ -19,6 +19,7 @@ struct RoundedFloats {
     return map([&](int i) { return i < lanes ? to_float(p[i]) : 0.0f; });
   }
   CONVFIRST_INLINE void store(Half* p) const { store_partial(p, kWidth); }
+  CONVFIRST_INLINE void stream(Half* p) const { store(p); }
   CONVFIRST_INLINE void store_partial(Half* p, int64_t lanes) const {
     for (int64_t i = 0; i < lanes; ++i) from_float(x[i], p + i);
   }
