@@ -25,7 +25,8 @@ class DirectConv {
         clamp_(clamp_of(conv.activation)),
         streams_(conv.streams()),
         group_blocks_(conv.groups == 1 ? conv.blocks() : conv.out_c / conv.groups / kLanes),
-        products_(window_.kernel_h * window_.kernel_w * conv.group_in()) {}
+        products_(window_.kernel_h * window_.kernel_w * conv.group_in()),
+        cached_blocks_(std::max<int64_t>(2, cache_sizes().l2 / 2 / (products_ * 64) / 2 * 2)) {}
 
   void run() {
     if (window_.is_pointwise()) {
@@ -79,7 +80,8 @@ class DirectConv {
         a = static_cast<const E*>(conv_.in.data) + first * conv_.in.c;
       }
       E* spare = widens ? const_cast<E*>(a) + run * conv_.in.c : nullptr;
-      run_groups(a, conv_.in.c, first, count, part, parts, spare);
+      const int64_t begin = group_blocks_ * part / parts, end = group_blocks_ * (part + 1) / parts;
+      run_tile(a, conv_.in.c, first, count, begin, end - begin, spare);
       if (streams_) finish_streams();
     });
   }
@@ -93,9 +95,14 @@ class DirectConv {
     band_ = std::clamp<int64_t>(fitting, 1, std::min(conv_.out_h, kBandRows));
   }
 
-  void run_bands() const {
-    const int64_t bands = ceil_div(conv_.out_h, band_),
-                  parts = column_parts(conv_.in.n * bands, column_blocks(), thread_count());
+  void run_bands() {
+    const int64_t threads = thread_count();
+    // As many rows for each thread: of an odd number of images each is cut evenly.
+    int64_t bands = ceil_div(conv_.out_h, band_);
+    if (bands > 1 && conv_.in.n % threads != 0) bands = ceil_div(bands, threads) * threads;
+    band_ = ceil_div(conv_.out_h, bands);
+    bands = ceil_div(conv_.out_h, band_);
+    const int64_t parts = column_parts(conv_.in.n * bands, column_blocks(), threads);
     for_each_task(conv_.in.n * bands * parts, [&](int64_t task) {
       const int64_t image = task / parts / bands, y0 = task / parts % bands * band_;
       run_band(image, y0, std::min(conv_.out_h, y0 + band_), task % parts, parts);
@@ -108,19 +115,17 @@ class DirectConv {
     E* copy = task_scratch<E>(rows * row_floats + conv_.out_w * conv_.blocks() * kLanes);
     const Patch patch{image, y0 * window_.stride_h - window_.top, rows, -window_.left, padded_w_};
     widen_patch(kernels_, conv_.in, patch, copy);
-    for (int64_t y = y0; y < y1; ++y) {
-      const E* a = copy + (y - y0) * window_.stride_h * row_floats;
-      const int64_t first = (image * conv_.out_h + y) * conv_.out_w;
-      run_groups(a, window_.stride_w * conv_.in.c, first, conv_.out_w, part, parts, copy + rows * row_floats);
-    }
-  }
-
-  // One part of the output channels for `count` output pixels from `first`.
-  void run_groups(const E* a, int64_t a_stride, int64_t first, int64_t count, int64_t part, int64_t parts,
-                  E* spare) const {
+    const int64_t begin = group_blocks_ * part / parts, end = group_blocks_ * (part + 1) / parts;
     for (int64_t group = 0; group < conv_.groups; ++group) {
-      const int64_t begin = group_blocks_ * part / parts, end = group_blocks_ * (part + 1) / parts;
-      run_tile(a + group * conv_.group_in(), a_stride, first, count, group * group_blocks_ + begin, end - begin, spare);
+      for (int64_t block = begin; block < end; block += cached_blocks_) {
+        const int64_t blocks = std::min(cached_blocks_, end - block);
+        for (int64_t y = y0; y < y1; ++y) {
+          const E* a = copy + (y - y0) * window_.stride_h * row_floats + group * conv_.group_in();
+          const int64_t first = (image * conv_.out_h + y) * conv_.out_w;
+          run_tile(a, window_.stride_w * conv_.in.c, first, conv_.out_w, group * group_blocks_ + block, blocks,
+                   copy + rows * row_floats);
+        }
+      }
     }
   }
 
@@ -156,8 +161,9 @@ class DirectConv {
   const Kernels<E>& kernels_;
   const Clamp clamp_;
   const bool streams_;
-  const int64_t group_blocks_;  // output blocks a group
-  const int64_t products_;      // products an output channel
+  const int64_t group_blocks_;   // output blocks a group
+  const int64_t products_;       // products an output channel
+  const int64_t cached_blocks_;  // output blocks whose weights stay in the cache for all rows of a band
   int64_t padded_w_ = 0;
   int64_t band_ = 1;  // output rows that share a copy of their input
   int64_t depth_ = 0;
