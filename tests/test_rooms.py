@@ -205,6 +205,7 @@ def test_raw_operators_are_called_in_ops_only(path: Path) -> None:
 
 # What they test or measure has no public name.
 READERS_OF_PRIVATE_NAMES = {
+    "tests/run_cases.py",
     "tests/test_isa.py",
     "tests/test_rooms.py",
     "tests/test_guard_page.py",

@@ -81,7 +81,10 @@ class DirectConv {
       }
       E* spare = widens ? const_cast<E*>(a) + run * conv_.in.c : nullptr;
       const int64_t begin = group_blocks_ * part / parts, end = group_blocks_ * (part + 1) / parts;
-      run_tile(a, conv_.in.c, first, count, begin, end - begin, spare);
+      for (int64_t group = 0; group < conv_.groups; ++group) {
+        const E* pixel = a + group * conv_.group_in();
+        run_tile(pixel, conv_.in.c, first, count, group * group_blocks_ + begin, end - begin, spare);
+      }
       if (streams_) finish_streams();
     });
   }
