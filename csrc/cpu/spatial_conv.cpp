@@ -128,11 +128,19 @@ class SpatialConv {
     const bool whole = outputs == conv_.out_w;
     convolve_run(whole ? row_plan_ : plan_run(family_, window_, outputs), window_, s, outputs);
     if (direct) return;
+    // Rows that were not cut follow each other.
+    const int64_t pieces = whole ? 1 : runs, pixels = runs * outputs / pieces;
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      finish(row_out + piece * pixels * kLanes, position + piece * conv_.out_w * conv_.out_c, block, pixels);
+    }
+  }
+
+  void finish(const E* sums, int64_t position, int64_t block, int64_t pixels) const {
     FinishArgs<E> f{};
-    f.in = row_out, f.in_stride = kLanes, f.out = out, f.out_stride = conv_.out_c;
+    f.in = sums, f.in_stride = kLanes, f.out = offset(conv_.out, conv_.in.storage, position);
+    f.out_stride = f.residual_stride = conv_.out_c;
     f.residual = conv_.residual ? offset(conv_.residual, conv_.in.storage, position) : nullptr;
-    f.residual_stride = conv_.out_c;
-    f.pixels = runs * (last - first), f.channels = conv_.lanes(block), f.activation = conv_.activation;
+    f.pixels = pixels, f.channels = conv_.lanes(block), f.activation = conv_.activation;
     kernels_.finish[static_cast<int>(conv_.in.storage)](f);
   }
 
