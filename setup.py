@@ -1,7 +1,8 @@
 """Builds the operator library, its CPU facts module, the CUDA kernels where that is possible, and the Python package.
 
 CONVFIRST_CUDA=0 leaves the CUDA kernels out, 1 fails where they cannot be built; CONVFIRST_CUDA_ARCHS names the compute
-capabilities, "80;90" where it is not set (newer ones run the last one's PTX).
+capabilities, "80;90" where it is not set (newer ones run the last one's PTX). CONVFIRST_SANITIZE is what goes behind
+-fsanitize=, as "address,undefined" or "thread": a build for .ci/sanitize, without CUDA.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ TORCH = Path(torch.__file__).parent
 TARGET_TORCH = "0x020b000000000000"
 
 WARNINGS = ["-Wall", "-Wextra"] + ["-Werror"] * (os.environ.get("CONVFIRST_WERROR") == "1")
-COMPILE_ARGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", *WARNINGS]
+SANITIZERS = os.environ.get("CONVFIRST_SANITIZE", "")
+# Few optimisations, or the kernels would take an hour to compile.
+SANITIZED = [f"-fsanitize={SANITIZERS}", "-fno-omit-frame-pointer", "-fno-var-tracking", "-g1", "-O1"]
+OPTIMIZED = SANITIZED if SANITIZERS else ["-O3", "-g0"]
+COMPILE_ARGS = ["-std=c++17", *OPTIMIZED, "-fvisibility=hidden", *WARNINGS]
+LINK_ARGS = [f"-fsanitize={SANITIZERS}"] if SANITIZERS else []
 
 
 def sources(*folders: str, suffix: str = "cpp") -> list[str]:
@@ -74,7 +80,7 @@ def cuda_extension(home: Path) -> Extension:
 def cuda_extensions() -> list[Extension]:
     """The CUDA extension, or nothing and a line that says why."""
     wanted = os.environ.get("CONVFIRST_CUDA", "")
-    if wanted == "0":
+    if wanted == "0" or SANITIZERS:
         return []
     home = cuda_toolkit()
     if isinstance(home, Path):
@@ -91,6 +97,7 @@ operators = Extension(
     sources=["csrc/ops.cpp", *sources("csrc/cpu", "csrc/cpu/microkernels", "csrc/tiling")],
     # System headers: their warnings are not ours.
     extra_compile_args=[*COMPILE_ARGS, f"-DTORCH_TARGET_VERSION={TARGET_TORCH}", "-isystem", str(TORCH / "include")],
+    extra_link_args=LINK_ARGS,
     library_dirs=[str(TORCH / "lib")],
     libraries=["torch_cpu"],
     language="c++",
@@ -101,6 +108,7 @@ native = Extension(
     sources=["csrc/native.cpp", *sources("csrc/tiling")],
     include_dirs=[pybind11.get_include()],
     extra_compile_args=COMPILE_ARGS,
+    extra_link_args=LINK_ARGS,
     libraries=["dl"],
     language="c++",
 )

@@ -7,6 +7,8 @@ import torch
 from contract import DTYPES
 from torch import Tensor
 
+import convfirst_ext as cf
+from convfirst_ext import ops
 from convfirst_ext.ops import packed
 from convfirst_ext.testing import CASES, OpCase, assert_exact, assert_within, padding_sides
 from convfirst_ext.testing.bounded import add, exact
@@ -205,3 +207,19 @@ def test_a_block_whose_parts_do_not_fit_is_refused(change, message: str) -> None
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_memory_of_a_large_result_is_used_again(dtype: torch.dtype) -> None:
+    """The C library would map it anew, and every page would cost a fault."""
+    image = torch.randn(1, 8, 400, 400, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(160, 8, 1, 1, dtype=dtype)
+    cf.release_memory()
+    first = ops.pointwise_conv2d(image, weight)
+    address, expected = first.data_ptr(), first[0, :, 7, 9].clone()
+    assert cf.release_memory() == 0
+    del first
+    second = ops.pointwise_conv2d(image, weight)
+    assert second.data_ptr() == address and torch.equal(second[0, :, 7, 9], expected)
+    del second
+    assert cf.release_memory() >= 160 * 400 * 400 * dtype.itemsize

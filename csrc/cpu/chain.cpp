@@ -9,6 +9,7 @@
 
 #include "chain_program.h"
 #include "depth_first.h"
+#include "kept_memory.h"
 #include "microkernels/isa.h"
 #include "parallel.h"
 
@@ -258,7 +259,7 @@ class Chain {
 };
 
 Tensor allocate(const Tensor& input, const ImageView& result, bool flat) {
-  if (!flat) return empty_nhwc(input, result.n, result.c, result.h, result.w);
+  if (!flat) return empty_result(input, result.n, result.c, result.h, result.w);
   STD_TORCH_CHECK(result.h == 1 && result.w == 1, "flat must be false for a result of ", result.h, "x", result.w,
                   " pixels.");
   int32_t dtype;

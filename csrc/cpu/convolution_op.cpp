@@ -16,7 +16,7 @@ Convolution<float> describe(const ConvolutionKind& kind, const Tensor& input, co
 }
 
 Tensor allocate(const Tensor& input, const ConvolutionShape& conv) {
-  return empty_nhwc(input, conv.in.n, conv.out_c, conv.out_h, conv.out_w);
+  return empty_result(input, conv.in.n, conv.out_c, conv.out_h, conv.out_w);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Turns packed tensors into a FusedBlock after checking that every one has the size its role asks for.
 #include "fused_block_op.h"
 
+#include "kept_memory.h"
 #include "spatial_run.h"
 
 namespace convfirst {
@@ -85,7 +86,7 @@ template void set_spatial(FusedBlock<Half>&, const Window&, int64_t, bool);
 
 Tensor run_packed_block(const Tensor& input, const std::optional<Tensor>& residual, const PackedBlock& p) {
   FusedBlock<float> block = describe_block(p, view_nhwc(input, "input"));
-  Tensor out = empty_nhwc(input, block.in.n, block.out_c, block.out_h, block.out_w);
+  Tensor out = empty_result(input, block.in.n, block.out_c, block.out_h, block.out_w);
   if (residual) block.residual = view_like(*residual, "residual", out);
   block.out = out.mutable_data_ptr();
   if (out.numel() > 0) run_fused_block(block);

@@ -12,7 +12,8 @@
 namespace convfirst {
 namespace {
 
-constexpr int64_t kLeastBytes = int64_t{1} << 20;  // smaller ones come from torch
+constexpr int64_t kLeastBytes = int64_t{1} << 20;          // smaller ones come from torch
+constexpr int64_t kMostRecycledBytes = int64_t{32} << 20;  // larger ones glibc maps and unmaps
 
 int64_t physical_bytes() {
   const int64_t pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
@@ -78,19 +79,35 @@ KeptMemory& kept_memory() {
 
 }  // namespace
 
+namespace {
+
+Tensor take_kept(const int64_t* sizes, const int64_t* strides, int32_t dtype, int64_t bytes) {
+  void* data = kept_memory().take(ceil_div(bytes, kHugePageBytes) * kHugePageBytes);
+  AtenTensorHandle handle;
+  const auto give = [](void* freed, void*) { kept_memory().give(freed); };
+  const AOTITorchError error = torch_from_blob(data, 4, sizes, strides, 0, dtype, aoti_torch_device_type_cpu(), -1,
+                                               &handle, aoti_torch_layout_strided(), nullptr, 0, give, nullptr);
+  if (error) kept_memory().give(data);
+  TORCH_ERROR_CODE_CHECK(error);
+  return Tensor(handle);
+}
+
+}  // namespace
+
 Tensor empty_kept(int64_t n, int64_t c, int64_t h, int64_t w) {
   const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
   const int64_t bytes = n * c * h * w * int64_t{sizeof(float)};
   if (bytes < kLeastBytes) return empty_strided(sizes, strides, 4, aoti_torch_dtype_float32());
-  void* data = kept_memory().take(ceil_div(bytes, kHugePageBytes) * kHugePageBytes);
-  AtenTensorHandle handle;
-  const auto give = [](void* freed, void*) { kept_memory().give(freed); };
-  const AOTITorchError error =
-      torch_from_blob(data, 4, sizes, strides, 0, aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), -1, &handle,
-                      aoti_torch_layout_strided(), nullptr, 0, give, nullptr);
-  if (error) kept_memory().give(data);
-  TORCH_ERROR_CODE_CHECK(error);
-  return Tensor(handle);
+  return take_kept(sizes, strides, aoti_torch_dtype_float32(), bytes);
+}
+
+Tensor empty_result(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
+  const int64_t bytes = n * c * h * w * storage_bytes(storage_of(like, "input"));
+  if (bytes <= kMostRecycledBytes) return empty_nhwc(like, n, c, h, w);
+  int32_t dtype;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
+  return take_kept(sizes, strides, dtype, bytes);
 }
 
 int64_t release_kept_memory() { return kept_memory().release(); }

@@ -36,6 +36,14 @@ void for_each_task(int64_t tasks, const Body& body) {
 // Makes a task's streamed results visible to the thread that waits for it.
 inline void finish_streams() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
+// Under AddressSanitizer every request gets memory of its own size, so that a task that asks for too little is found
+// out.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kReusesScratch = false;
+#else
+constexpr bool kReusesScratch = true;
+#endif
+
 // A thread's scratch memory: grows to the largest request and is then reused, so that steady calls allocate nothing.
 class Arena {
  public:
@@ -45,7 +53,7 @@ class Arena {
   ~Arena() { std::free(data_); }
 
   float* floats(int64_t count) {
-    if (count > capacity_) grow(count);
+    if (count > capacity_ || !kReusesScratch) grow(count);
     return data_;
   }
 

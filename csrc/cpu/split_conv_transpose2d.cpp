@@ -1,6 +1,7 @@
 // Transposed convolution as stride_h x stride_w small convolutions whose results are written interleaved into the
 // output (KS-deconv of C-K-S, arXiv 2306.15951). Also the input gradient of a strided convolution.
 #include "convolution_op.h"
+#include "kept_memory.h"
 #include "parallel.h"
 #include "skipping_conv.h"
 #include "spatial_run.h"
@@ -42,7 +43,7 @@ SkippingConv describe(const ImageView& in, const TransposedShape& weight, const 
 }
 
 Tensor allocate(const Tensor& input, const SkippingConv& conv) {
-  return empty_nhwc(input, conv.in.n, conv.out_c, conv.out_h, conv.out_w);
+  return empty_result(input, conv.in.n, conv.out_c, conv.out_h, conv.out_w);
 }
 
 Tensor split_plain(const Tensor input, const Tensor weight, const OptionalTensor bias, const Ints stride,
