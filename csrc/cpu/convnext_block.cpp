@@ -29,8 +29,8 @@ class Runner {
         hidden_blocks_(ceil_div(block.hidden, kLanes)),
         out_blocks_(ceil_div(block.out_c, kLanes)),
         clamp_(clamp_of(block.activation)),
-        projection_{block.project_weights, block.project_bias,    block.hidden,   block.out_c,
-                    Activation::kIdentity, block.conv.in.storage, block.residual, block.out} {}
+        projection_{block.project_weights, block.project_bias, block.hidden, block.out_c, Activation::kIdentity,
+                    block.conv.in.storage, block.residual,     block.out,    false} {}
 
   // The images that go through both phases together: enough pixels for the threads, little enough to stay cached.
   void run() const {

@@ -39,11 +39,8 @@ struct Convolution : ConvolutionShape {
   }
   // Whether a kernel can store its results in place, clamped.
   bool stores_directly() const { return stores_elements() && clamp_of(activation).exact; }
-  // Whether results pass the caches: whole cache lines only.
   bool streams() const {
-    const int64_t bytes = in.n * out_h * out_w * out_c * static_cast<int64_t>(sizeof(E));
-    const bool whole_lines = out_c % kLanes == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
-    return stores_directly() && !residual && whole_lines && streams_results(bytes, cache_sizes());
+    return stores_directly() && !residual && streams_to(out, in.n * out_h * out_w, out_c, sizeof(E));
   }
 };
 

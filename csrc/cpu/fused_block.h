@@ -47,6 +47,10 @@ struct FusedBlock {
   int64_t out_blocks() const { return ceil_div(out_c, kLanes); }
   int64_t last_out_lanes() const { return out_c - (out_blocks() - 1) * kLanes; }
   bool stores_elements() const { return in.storage == StorageOf<E>::value; }
+  bool streams() const {
+    const bool stores_directly = stores_elements() && clamp_of(output_activation).exact && !residual;
+    return stores_directly && streams_to(out, in.n * out_h * out_w, out_c, sizeof(E));
+  }
   BlockShape shape() const;
 };
 

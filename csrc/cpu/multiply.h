@@ -1,6 +1,7 @@
 // Matrix product of any number of pixels and output channels out of register blocks.
 #pragma once
 
+#include "../tiling/conv_plan.h"
 #include "microkernels/api.h"
 
 namespace convfirst {
@@ -11,6 +12,12 @@ struct Clamp {
   bool exact;  // identity, relu, relu6
 };
 Clamp clamp_of(Activation activation);
+
+// Whether results pass the caches: whole cache lines that are stored once.
+inline bool streams_to(const void* out, int64_t pixels, int64_t channels, int64_t element_bytes) {
+  const bool whole_lines = channels * element_bytes % 64 == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  return whole_lines && streams_results(pixels * channels * element_bytes, cache_sizes());
+}
 
 // Partial sums of a product whose channels come in parts. They are fp32; an fp16 kernel takes them apart from its fp16
 // bias and results.

@@ -47,6 +47,7 @@ void project(const Kernels<E>& kernels, const Projection<E>& layer, const Projec
   if (!starts) start_from(g, part.sums), g.init_stride = kLanes, g.init_block = part.sum_block;
   if (in_place) {
     g.c = static_cast<E*>(out), g.c_stride = layer.out_c, g.c_block = kLanes;
+    g.streams = layer.streams;
     g.residual = clamp.exact ? static_cast<const E*>(residual) : nullptr, g.residual_stride = layer.out_c;
   } else {
     leave_in(g, part.sums), g.c_stride = kLanes, g.c_block = part.sum_block;

@@ -17,6 +17,7 @@ struct Projection {
   Storage storage;       // of residual and out
   const void* residual;  // nullptr: none
   void* out;
+  bool streams;  // results pass the caches
 
   static constexpr int64_t kLanes = kLanesOf<E>;
   int64_t hidden_blocks() const { return ceil_div(hidden, kLanes); }

@@ -10,8 +10,8 @@ namespace convfirst {
 
 template <class E>
 Projection<E> projection_of(const FusedBlock<E>& block, const E* weights) {
-  return {weights,          block.project_bias, block.hidden, block.out_c, block.output_activation,
-          block.in.storage, block.residual,     block.out};
+  return {weights,          block.project_bias, block.hidden, block.out_c,    block.output_activation,
+          block.in.storage, block.residual,     block.out,    block.streams()};
 }
 
 // Multiplies blocks of `pixels` pixels by their channels' factors.
