@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.util.docutils import SphinxDirective
 from typer.testing import CliRunner
 
@@ -19,6 +21,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napole
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = False
+smartquotes = False  # prose names options such as --no-time
 
 default_role = "literal"  # docstrings write names between single backticks too
 add_module_names = False
@@ -63,7 +66,16 @@ def _leave_out_fields(app: Sphinx, what: str, name: str, member: Any, skip: bool
     return True if type(member).__name__ == "_tuplegetter" else None
 
 
+def _keep_letters(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Escapes descriptions such as "C.", a number of channels, which otherwise begin an enumerated list."""
+    lines[:] = [re.sub(r"^(\s+|:ivar [^:]+: )(\w\.)", r"\1\\\2", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Adds what is above to Sphinx."""
     app.add_directive("command-help", CommandHelp)
     app.connect("autodoc-skip-member", _leave_out_fields)
+    app.connect("autodoc-process-docstring", _keep_letters, priority=900)  # after napoleon, which makes the fields
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
