@@ -211,6 +211,7 @@ READERS_OF_PRIVATE_NAMES = {
     "tests/test_guard_page.py",
     "tests/test_tiling.py",
     "tests/test_abi.py",
+    "tests/test_other_machines.py",
 }
 
 

@@ -24,7 +24,19 @@ def naive_traffic(problem: ConvProblem, precision: Precision | None = None) -> f
 
 
 def matmul_traffic(problem: ConvProblem, memory: float, precision: Precision | None = None) -> float:
-    """Bytes of im2col's matrix products alone: (N H' W', T R S) times (T R S, K / groups), groups times."""
+    """Bytes of im2col's matrix products alone: (N H' W', T R S) times (T R S, K / groups), groups times.
+
+    Args:
+        problem: the convolution.
+        memory: M, bytes of the fast memory.
+        precision: bytes of an element; None for two bytes each.
+
+    Returns:
+        Bytes between the fast and the slow memory.
+
+    Raises:
+        ValueError: memory or a precision is not positive.
+    """
     precision = Precision() if precision is None else precision
     require_positive(memory=memory, precision=min(precision))
     rows = problem.output_elements // problem.out_channels
@@ -34,7 +46,19 @@ def matmul_traffic(problem: ConvProblem, memory: float, precision: Precision | N
 
 
 def im2col_traffic(problem: ConvProblem, memory: float, precision: Precision | None = None) -> float:
-    """Bytes of im2col: the image is read, the lowered matrix written, then multiplied."""
+    """Bytes of im2col: the image is read, the lowered matrix written, then multiplied.
+
+    Args:
+        problem: the convolution.
+        memory: M, bytes of the fast memory.
+        precision: bytes of an element; None for two bytes each.
+
+    Returns:
+        Bytes between the fast and the slow memory.
+
+    Raises:
+        ValueError: memory or a precision is not positive.
+    """
     precision = Precision() if precision is None else precision
     lowered = problem.multiply_adds * problem.groups // problem.out_channels
     copied = precision.image * (problem.image_elements + lowered)
@@ -51,6 +75,9 @@ def winograd_traffic(problem: ConvProblem, memory: float, precision: Precision |
         memory: M, bytes of the fast memory.
         precision: bytes of an element; None for two bytes each.
         tile: rows and columns of the outputs that a tile gives.
+
+    Returns:
+        Bytes between the fast and the slow memory.
 
     Raises:
         ValueError: memory, a precision or tile is not positive.
@@ -79,6 +106,9 @@ def fft_traffic(problem: ConvProblem, memory: float, precision: Precision | None
         problem: the convolution; a strided one is split into phases as in winograd_traffic.
         memory: M, bytes of the fast memory.
         precision: bytes of a real element; a complex one has twice as many. None for two bytes each.
+
+    Returns:
+        Bytes between the fast and the slow memory.
 
     Raises:
         ValueError: memory is not larger than an element, or a precision is not positive.

@@ -61,12 +61,12 @@ class BlockShape:
 
     @property
     def hidden(self) -> int:
-        """Alpha C."""
+        """Hidden channels, alpha C."""
         return hidden_channels(self.channels, self.expansion)
 
     @property
     def outputs(self) -> int:
-        """K."""
+        """Output channels, K."""
         return self.channels if self.out_channels is None else self.out_channels
 
     @property

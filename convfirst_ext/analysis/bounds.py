@@ -31,7 +31,12 @@ class CommunicationBound(NamedTuple):
 def communication_bound(problem: ConvProblem, memory: float, precision: Precision | None = None) -> CommunicationBound:
     """Bytes that any order of a convolution's multiply-adds must move through one fast memory (the main theorem).
 
-    X >= max{C_p G / M - M, 2 sqrt(p_I p_F p_O s_w s_h / (w_F h_F)) G / sqrt(M) - 2 M, p_I |I| + p_F |F| + p_O |O|},
+    ::
+
+        X >= max{C_p G / M - M,
+                 2 sqrt(p_I p_F p_O s_w s_h / (w_F h_F)) G / sqrt(M) - 2 M,
+                 p_I |I| + p_F |F| + p_O |O|}
+
     where C_p = (p_I + p_F + p_O)^2 / 4 if no p exceeds the sum of the others, else p_j (p_k + p_l) of the largest p_j;
     with words of one size the constants are 9/4 and 2, as the slides print. It holds for every number of groups, since
     the inequality's exponents sum to more than 1. The theorem supposes strides of at most the filter; a larger one
@@ -41,6 +46,9 @@ def communication_bound(problem: ConvProblem, memory: float, precision: Precisio
         problem: the convolution.
         memory: M, bytes of the fast memory.
         precision: p, bytes of an element; None for two bytes each.
+
+    Returns:
+        The three terms, in bytes; the largest is the bound.
 
     Raises:
         ValueError: memory or a precision is not positive.
@@ -60,6 +68,9 @@ def parallel_communication_bound(
         memory: M, bytes of the memory of each processor.
         processors: P.
         precision: p, bytes of an element; None for two bytes each.
+
+    Returns:
+        The first two terms, in bytes; the third is 0.
 
     Raises:
         ValueError: memory, processors or a precision is not positive.

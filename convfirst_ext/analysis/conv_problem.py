@@ -9,7 +9,13 @@ from convfirst_ext.analysis.intensity import require_positive
 
 
 class Precision(NamedTuple):
-    """Bytes of an element of each array; a memory that is counted in elements has 1.0 thrice."""
+    """Bytes of an element of each array; a memory that is counted in elements has 1.0 thrice.
+
+    Attributes:
+        image: p_I, of the input.
+        filter: p_F, of the weights.
+        output: p_O, of the output.
+    """
 
     image: float = 2.0
     filter: float = 2.0
@@ -85,12 +91,12 @@ class ConvProblem:
 
     @property
     def phases(self) -> tuple[int, int]:
-        """How many taps of an axis never meet the pixels of one another: min(taps, stride)."""
+        """How many taps of an axis never meet the pixels of one another, min(taps, stride)."""
         return min(self.kernel[0], self.stride[0]), min(self.kernel[1], self.stride[1])
 
     @property
     def phase_taps(self) -> tuple[int, int]:
-        """Taps of an axis that share pixels, ceil(taps / stride): the small-filter split i = stride i'' + i'."""
+        """Taps of an axis that share pixels, ceil(taps / stride), by the small-filter split i = stride i'' + i'."""
         return -(-self.kernel[0] // self.stride[0]), -(-self.kernel[1] // self.stride[1])
 
     def compulsory_bytes(self, precision: Precision) -> float:

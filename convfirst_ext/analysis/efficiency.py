@@ -29,6 +29,9 @@ def ideal_latency(operations: npt.ArrayLike, machine: Machine) -> Floats:
     Args:
         operations: n, a multiply-add counting as two, any shape.
         machine: gives R.
+
+    Returns:
+        t_i, of the shape of operations.
     """
     return np.asarray(operations, np.float64) / machine.flops_per_second
 
@@ -39,6 +42,9 @@ def actual_throughput(operations: npt.ArrayLike, latency: npt.ArrayLike) -> Floa
     Args:
         operations: n, a multiply-add counting as two, any shape.
         latency: t_a in seconds, of the same shape.
+
+    Returns:
+        R_a, of the shape of operations.
 
     Raises:
         ValueError: a latency is not positive.
@@ -56,6 +62,9 @@ def computational_efficiency(operations: npt.ArrayLike, latency: npt.ArrayLike, 
         latency: t_a in seconds, of the same shape.
         machine: gives R.
 
+    Returns:
+        C, of the shape of operations, 1 at the peak.
+
     Raises:
         ValueError: a latency is not positive.
     """
@@ -69,6 +78,9 @@ def efficiency_gap(operations: npt.ArrayLike, latency: npt.ArrayLike, machine: M
         operations: n, a multiply-add counting as two, any shape.
         latency: t_a in seconds, of the same shape.
         machine: gives R.
+
+    Returns:
+        Decades, of the shape of operations, 0 at the peak.
 
     Raises:
         ValueError: a latency is not positive.

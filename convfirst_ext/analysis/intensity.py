@@ -119,6 +119,9 @@ def elementwise_cost(name: str, inputs: float, outputs: float, bytes_per_element
         inputs: elements that are read.
         outputs: elements that are written.
         bytes_per_element: of both.
+
+    Returns:
+        Operations, bytes and intensity of the kernel.
     """
     return KernelCost(name, ELEMENTWISE, inputs, (inputs + outputs) * bytes_per_element)
 
@@ -144,6 +147,9 @@ def conv2d_intensity(
         group_width: T; None for C.
         pixels: N H W; infinity leaves the weights out.
         bytes_per_element: of activations and weights.
+
+    Returns:
+        Operations per byte, of the shape that the arguments broadcast to.
 
     Raises:
         ValueError: an argument is not positive.
@@ -188,6 +194,9 @@ def ffn_kernels(pixels: int, channels: int, expansion: float, bytes_per_element:
         expansion: alpha; the hidden tensor has alpha C channels, a whole number.
         bytes_per_element: of activations and weights.
 
+    Returns:
+        Costs of the two kernels, in order.
+
     Raises:
         ValueError: an argument is not positive, or expansion * channels is no whole number.
     """
@@ -208,6 +217,9 @@ def fused_ffn(pixels: int, channels: int, expansion: float, bytes_per_element: f
         channels: C, columns of X.
         expansion: alpha; the hidden tensor has alpha C channels, a whole number.
         bytes_per_element: of activations and weights.
+
+    Returns:
+        Operations, bytes and intensity of the one kernel.
 
     Raises:
         ValueError: an argument is not positive, or expansion * channels is no whole number.

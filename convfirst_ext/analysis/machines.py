@@ -41,7 +41,7 @@ class Machine:
 
     @property
     def op_byte(self) -> float:
-        """The waterline R / B in operations per byte: kernels of less intensity are memory-bound."""
+        """R / B in operations per byte, the waterline; kernels of less intensity are memory-bound."""
         return self.flops_per_second / self.bytes_per_second
 
 
@@ -80,6 +80,9 @@ def find_machine(text: str) -> Machine:
     Args:
         text: a name in the package's file or in ``user_machines()``; or ``FILE.toml`` with one machine; or
             ``FILE.toml:NAME``.
+
+    Returns:
+        The machine with its peak, bandwidth and element size.
 
     Raises:
         ValueError: there is none of that name, the file holds several and none is named, or it is wrong.

@@ -55,7 +55,16 @@ def is_depthwise(problem: ConvProblem) -> bool:
 
 
 def tile_footprint(problem: ConvProblem, tile: Tile, precision: Precision) -> Precision:
-    """Bytes of image, filter and output that one tile touches."""
+    """Bytes of image, filter and output that one tile touches.
+
+    Args:
+        problem: the convolution.
+        tile: its sizes along the loops.
+        precision: bytes of an element.
+
+    Returns:
+        Bytes of each array.
+    """
     taps = math.prod(tile[5:])
     rows = (tile.rows + tile.row_taps - 1) * tile.row_phases
     columns = (tile.columns + tile.column_taps - 1) * tile.column_phases

@@ -70,8 +70,10 @@ def program_of(steps: Sequence[Step], wiring: Sequence[tuple[int, int]]) -> str:
     Args:
         steps: in the order in which they run.
         wiring: of every step the value it reads and the value it adds to its result (BLUR_POOL: takes beside it),
-            or -1. Value 0 is the chain's
-            input, value i + 1 the result of step i.
+            or -1. Value 0 is the chain's input, value i + 1 the result of step i.
+
+    Returns:
+        Whole numbers with spaces between them.
     """
     numbers = [n for step, wires in zip(steps, wiring, strict=True) for n in (step.kind, *wires, *step.integers)]
     return " ".join(map(str, numbers))
@@ -97,7 +99,20 @@ def run(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
 
 
 def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[Tensor, Tensor]:
-    """``run``, and the seconds that every step took (float64)."""
+    """``run``, with the time of every step.
+
+    Args:
+        input: as ``run`` takes it.
+        weights: from ``join_weights``.
+        program: from ``program_of``.
+        flat: as ``run`` takes it.
+
+    Returns:
+        The last step's result, and the seconds that every step took: (steps,) in float64.
+
+    Raises:
+        RuntimeError: the program, the weights and the input do not fit each other.
+    """
     return _profile_chain(input, weights, program, flat)
 
 
@@ -107,6 +122,9 @@ def join_weights(steps: Sequence[Step], half: bool = False) -> Tensor:
     Args:
         steps: of a program.
         half: whether for fp16 arithmetic, which wants float16 in blocks of 32 channels.
+
+    Returns:
+        One dimension, float32, or float16 for fp16 arithmetic.
     """
     packed = [tensor for step in steps for tensor in step.tensors]
     tensors = [(_half_blocks(tensor) if half else tensor).reshape(-1) for tensor in packed]

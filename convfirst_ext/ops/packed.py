@@ -94,7 +94,20 @@ def conv_transpose2d(
 ) -> Tensor:
     """``activation(conv_transpose2d(input) + bias)``; see ``convfirst_ext.ops.split_conv_transpose2d``.
 
-    Weight and bias are packed by ``pack_transposed_weight`` and ``pack_bias``; padding is left, right, top, bottom.
+    Args:
+        input: (N, C, H, W), dense channels_last.
+        weight: from ``pack_transposed_weight``.
+        bias: from ``pack_bias``.
+        stride: vertical, horizontal.
+        padding: left, right, top, bottom.
+        dilation: vertical, horizontal.
+        output_padding: vertical, horizontal; rows and columns more below and on the right.
+        groups: number of groups.
+        out_channels: O, which the packed weight no longer tells.
+        activation: one of ``ACTIVATIONS``.
+
+    Returns:
+        (N, O, H', W') in channels_last and input's dtype.
 
     Raises:
         RuntimeError: an argument does not fit the others.
@@ -127,8 +140,31 @@ def mbconv(
 ) -> Tensor:
     """An inverted residual in one call; see ``convfirst_ext.ops.mbconv`` for the arithmetic.
 
-    Weights and biases are packed; ``se`` holds squeeze-excite's reduce weight and bias, expand weight and bias. groups
-    equal to hidden_channels means depthwise, hidden_channels / 8 means group width 8.
+    Weights come from ``pack_weight``, biases from ``pack_bias``.
+
+    Args:
+        input: (N, C, H, W), dense channels_last.
+        expand_weight: of the 1x1 expansion, or None for none.
+        expand_bias: its bias, or None.
+        conv_weight: of the spatial convolution.
+        conv_bias: its bias.
+        se: squeeze-excite's reduce weight and bias, expand weight and bias; None for none.
+        project_weight: of the 1x1 projection.
+        project_bias: its bias.
+        residual: None, or a tensor like the output, added last.
+        stride: vertical, horizontal.
+        padding: left, right, top, bottom.
+        dilation: vertical, horizontal.
+        groups: hidden_channels for a depthwise convolution, hidden_channels / 8 for group width 8.
+        hidden_channels: E, which packed weights do not tell.
+        out_channels: O.
+        activation: after expansion and convolution, one of ``ACTIVATIONS``.
+        output_activation: after the projection.
+        se_activation: inside squeeze-excite.
+        se_gate: what gives its factors.
+
+    Returns:
+        (N, O, H', W') in channels_last and input's dtype.
 
     Raises:
         RuntimeError: an argument does not fit the others.

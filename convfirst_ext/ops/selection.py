@@ -16,7 +16,12 @@ STEM_CHANNELS = 4  # direct convolution over more input channels is no faster th
 
 
 class Choice(NamedTuple):
-    """A kernel's name, or None where torch runs the layer, and the reason in words."""
+    """The kernel that a convolution gets.
+
+    Attributes:
+        kernel: its name, or None where torch runs the layer.
+        reason: why, in words.
+    """
 
     kernel: str | None
     reason: str

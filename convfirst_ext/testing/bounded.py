@@ -27,7 +27,12 @@ EXACT_ACTIVATIONS = ("identity", "relu", "relu6")
 
 
 class Bounded(NamedTuple):
-    """A float64 tensor and, element by element, the largest error of an fp32 computation of it."""
+    """A float64 tensor and, element by element, the largest error of an fp32 computation of it.
+
+    Attributes:
+        value: float64, of any shape.
+        error: float64, of value's shape, absolute.
+    """
 
     value: Tensor
     error: Tensor

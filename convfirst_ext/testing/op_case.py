@@ -164,7 +164,16 @@ class OpCase:
 
 
 def padding_sides(padding: Any, kernel: Sequence[int], dilation: Any) -> tuple[int, int, int, int]:
-    """Padding in any of the accepted forms as (left, right, top, bottom)."""
+    """Padding in any of the accepted forms as (left, right, top, bottom).
+
+    Args:
+        padding: an int, (vertical, horizontal), the four sides, "valid" or "same".
+        kernel: height and width of the window.
+        dilation: an int, or (vertical, horizontal).
+
+    Returns:
+        Pixels on each side.
+    """
     if padding == "valid":
         return 0, 0, 0, 0
     if padding == "same":

@@ -2,7 +2,7 @@
 #include "isa.h"
 #include "target_region.h"
 
-#if defined(__x86_64__)
+#if defined(CONVFIRST_KNOWS_AVX512FP16)
 #include <immintrin.h>
 
 CONVFIRST_BEGIN_TARGET("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512fp16")

@@ -5,6 +5,12 @@
 #include <stdexcept>
 #include <string>
 
+#include "target_region.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace convfirst {
 namespace {
 
@@ -17,17 +23,23 @@ struct Isa {
 bool always() { return true; }
 
 #if defined(__x86_64__)
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+// Not every compiler's __builtin_cpu_supports knows it by name.
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-bool has_avx512fp16() { return has_avx512() && __builtin_cpu_supports("avx512fp16"); }
 #else
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
+#endif
+#if defined(CONVFIRST_KNOWS_AVX512FP16)
+bool has_avx512fp16() { return has_avx512() && __builtin_cpu_supports("avx512fp16"); }
+#else
 bool has_avx512fp16() { return false; }
 #endif
 

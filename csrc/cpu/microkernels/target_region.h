@@ -17,6 +17,10 @@
 #define CONVFIRST_END_TARGET CONVFIRST_PRAGMA(GCC pop_options)
 #define CONVFIRST_UNROLL CONVFIRST_PRAGMA(GCC unroll 64)
 #endif
+// Older compilers know neither its instructions nor its name.
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 18 : __GNUC__ >= 12)
+#define CONVFIRST_KNOWS_AVX512FP16
+#endif
 #define CONVFIRST_ALWAYS_INLINE __attribute__((always_inline))
 #define CONVFIRST_INLINE inline CONVFIRST_ALWAYS_INLINE
 
