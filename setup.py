@@ -23,7 +23,9 @@ TORCH = Path(torch.__file__).parent
 TARGET_TORCH = "0x020b000000000000"
 
 WARNINGS = ["-Wall", "-Wextra"] + ["-Werror"] * (os.environ.get("CONVFIRST_WERROR") == "1")
-COMPILE_ARGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", *WARNINGS]
+# Messages name the file that a check stands in: relative to the root, wherever that is.
+SHORT_PATHS = f"-ffile-prefix-map={ROOT.resolve()}/="
+COMPILE_ARGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", SHORT_PATHS, *WARNINGS]
 
 
 def sources(*folders: str, suffix: str = "cpp") -> list[str]:
