@@ -43,6 +43,7 @@ class ConvFirstNet(nn.Module):
         drop_path_rate: stochastic depth of the last block; the paper trains with 0.2.
 
     Raises:
+        TypeError: channels or depths holds no ints.
         ValueError: channels or depths has not five positive numbers, or channels is no multiple of group_width.
     """
 
@@ -61,6 +62,8 @@ class ConvFirstNet(nn.Module):
     ) -> None:
         super().__init__()
         for name, values in (("channels", channels), ("depths", depths)):
+            if not isinstance(values, (tuple, list)) or not all(isinstance(value, int) for value in values):
+                raise TypeError(f"{name} must be {len(_STAGES)} ints, but is {values!r}.")
             if len(values) != len(_STAGES) or min(values) < 1:
                 raise ValueError(f"{name} must be {len(_STAGES)} positive numbers, but is {values!r}.")
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
