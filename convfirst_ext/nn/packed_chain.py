@@ -41,6 +41,7 @@ class PackedChain(torch.nn.Module):
 
     weights: Tensor
     half_weights: Tensor | None  # what fp16 arithmetic reads
+    _channels: int | None = None  # of the input; None where they are not known
 
     def __init__(self, links: list[Link], flat: bool = False) -> None:
         super().__init__()

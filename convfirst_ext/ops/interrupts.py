@@ -15,4 +15,4 @@ def raise_interrupt(error: RuntimeError) -> None:
         return
     interrupt = _native.take_interrupt()
     if interrupt is not None:
-        raise interrupt.with_traceback(None) from None
+        raise interrupt from None
