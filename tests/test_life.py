@@ -191,6 +191,9 @@ def test_copies_compute_the_same_and_are_apart(name: str) -> None:
 # Memory
 
 
+counts_memory = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's count of memory")
+
+
 def resident_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -207,6 +210,7 @@ def test_a_deleted_model_is_freed() -> None:
     assert [reference() for reference in watched] == [None, None]
 
 
+@counts_memory
 def test_loading_and_deleting_large_models_keeps_no_memory() -> None:
     def once() -> None:
         cf.optimize(nn.Sequential(nn.Conv2d(3, 512, 1), nn.Conv2d(512, 4096, 1), nn.Conv2d(4096, 64, 1)).eval())(IMAGE)
@@ -220,7 +224,7 @@ def test_loading_and_deleting_large_models_keeps_no_memory() -> None:
     assert resident_bytes() - before < 16 << 20  # one model holds nine megabytes, its values 38
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+@counts_memory
 def test_ten_thousand_calls_keep_no_memory() -> None:
     torch.set_num_threads(2)
     weight = torch.randn(8, 1, 3, 3)
