@@ -69,7 +69,9 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
             return optimize_for_cuda(copy.deepcopy(model).eval(), dtype).requires_grad_(False)
     fused = copy.deepcopy(model).eval()
     # Of a model in double precision nothing is fused: kernels know no float64.
-    if dtype is not None or all(p.dtype in DTYPES for p in model.parameters() if p.is_floating_point()):
+    if dtype is not None or all(
+        p.dtype in DTYPES for p in model.parameters() if p.is_floating_point() or p.is_complex()
+    ):
         with torch.no_grad():
             fused = _optimize(fused, dtype)
     swap_transposed(fused)

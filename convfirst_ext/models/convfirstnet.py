@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -62,9 +63,11 @@ class ConvFirstNet(nn.Module):
     ) -> None:
         super().__init__()
         for name, values in (("channels", channels), ("depths", depths)):
-            if not isinstance(values, (tuple, list)) or not all(isinstance(value, int) for value in values):
-                raise TypeError(f"{name} must be {len(_STAGES)} ints, but is {values!r}.")
-            if len(values) != len(_STAGES) or min(values) < 1:
+            try:
+                sizes = [operator.index(value) for value in values]
+            except TypeError:
+                raise TypeError(f"{name} must be {len(_STAGES)} ints, but is {values!r}.") from None
+            if len(sizes) != len(_STAGES) or min(sizes) < 1:
                 raise ValueError(f"{name} must be {len(_STAGES)} positive numbers, but is {values!r}.")
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.grad_checkpointing = False
