@@ -174,7 +174,8 @@ def efficiency_gap_figure(
 
     require_positive(batch=batch)
     require_kind("machine", machine, Machine)
-    require_kind("families", families, Mapping)
+    if not isinstance(families, Mapping):
+        raise TypeError(f"families must be a Mapping, but is {type(families).__name__}.")
     points = [point for family in families.values() for point in require_each("families", family, ModelPoint)]
     if not points:
         raise ValueError("families must hold at least one model, but is empty.")

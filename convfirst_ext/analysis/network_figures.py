@@ -167,7 +167,8 @@ def prediction_figure(points: Mapping[str, tuple[float, float]], title: str = ""
     """
     from matplotlib.figure import Figure
 
-    require_kind("points", points, Mapping)
+    if not isinstance(points, Mapping):
+        raise TypeError(f"points must be a Mapping, but is {type(points).__name__}.")
     if not points or not all(len(pair) == 2 and min(pair) > 0 for pair in points.values()):
         raise ValueError(f"points must be pairs of positive seconds, at least one, but are {dict(points)}.")
     scale, unit = _time_unit(max(max(pair) for pair in points.values()))

@@ -28,7 +28,8 @@ def check_image(
     if input.dim() not in dimensions:
         allowed = " or ".join(map(str, dimensions))
         raise ValueError(f"{argument} must have {allowed} dimensions, but has shape {tuple(input.shape)}.")
-    if channels is not None and not torch.jit.is_tracing() and input.shape[-3] != channels:
+    is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if channels is not None and not is_traced and input.shape[-3] != channels:
         raise ValueError(f"{argument} must have {channels} channels, but has shape {tuple(input.shape)}.")
     return True
 

@@ -50,7 +50,7 @@ class PackedChain(torch.nn.Module):
         self.flat = flat
         self.multiplies_half = False
         self._planar = self.reads_planar
-        self._channels = next((m.in_channels for m in self.links if hasattr(m, "in_channels")), None)
+        self._channels = next((m.in_channels for m in self.links if hasattr(m, "in_channels")), None)  # type: ignore[assignment]
         self.program = ops.chain.program_of([link.module.step() for link in links], self.wiring)
         self._join()
         self.register_load_state_dict_post_hook(_join_again)  # type: ignore[no-untyped-call]
