@@ -68,8 +68,10 @@ class MBConv(nn.Module):
     ) -> None:
         super().__init__()
         check_block(in_channels, out_channels, kernel_size, stride, expansion)
-        if not 0 <= check_real(se_ratio, "se_ratio") < float("inf"):
-            raise ValueError(f"se_ratio must be 0 or positive and finite, but is {se_ratio}.")
+        if not check_real(se_ratio, "se_ratio") >= 0:
+            raise ValueError(f"se_ratio must be 0 or positive, but is {se_ratio}.")
+        if se_ratio == float("inf"):
+            raise ValueError(f"se_ratio must be finite, but is {se_ratio}.")
         hidden = in_channels * expansion
         self.expand: nn.Module = nn.Identity()
         self.expand_norm: nn.Module = nn.Identity()

@@ -82,9 +82,12 @@ def check_weight_size(weight_size: object) -> tuple[int, ...]:
     """The four positive sizes of a weight."""
     if not isinstance(weight_size, Sequence) or isinstance(weight_size, str):
         raise TypeError(f"weight_size must be four ints, but is {weight_size!r}.")
-    if len(weight_size) != 4:
-        raise ValueError(f"weight_size must be four ints, but is {tuple(weight_size)!r}.")
-    return tuple(_number(size, "weight_size", 1) for size in weight_size)
+    sizes = [as_int(size) for size in weight_size]
+    if None in sizes:
+        raise TypeError(f"weight_size must be four ints, but is {tuple(weight_size)!r}.")
+    if len(sizes) != 4 or min(sizes) < 1:  # type: ignore[type-var, operator]
+        raise ValueError(f"weight_size must be four positive numbers, but is {tuple(weight_size)!r}.")
+    return tuple(sizes)  # type: ignore[arg-type]
 
 
 def check_kernel(weight: object, input: Tensor, argument: str = "weight") -> Tensor:
