@@ -28,7 +28,9 @@ SANITIZERS = os.environ.get("CONVFIRST_SANITIZE", "")
 # Few optimisations, or the kernels would take an hour to compile.
 SANITIZED = [f"-fsanitize={SANITIZERS}", "-fno-omit-frame-pointer", "-fno-var-tracking", "-g1", "-O1"]
 OPTIMIZED = SANITIZED if SANITIZERS else ["-O3", "-g0"]
-COMPILE_ARGS = ["-std=c++17", *OPTIMIZED, "-fvisibility=hidden", *WARNINGS]
+# Messages name the file that a check stands in: relative to the root, wherever that is.
+SHORT_PATHS = f"-ffile-prefix-map={ROOT.resolve()}/="
+COMPILE_ARGS = ["-std=c++17", *OPTIMIZED, "-fvisibility=hidden", SHORT_PATHS, *WARNINGS]
 LINK_ARGS = [f"-fsanitize={SANITIZERS}"] if SANITIZERS else []
 
 

@@ -1,4 +1,5 @@
-// The pybind11 module _native: facts about the CPU, the microkernels and the tile planner. Tensors never pass here.
+// The pybind11 module _native: facts about the CPU, the microkernels and the tile planner, and how a signal ends a long
+// call. Tensors never pass here.
 #include <dlfcn.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -9,8 +10,10 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "cpu/interrupts.h"
 #include "cpu/microkernels/inspect.h"
 #include "tiling/block_plan.h"
 #include "tiling/cache_simulation.h"
@@ -24,6 +27,27 @@ namespace {
 const convfirst::KernelInspector* inspector = nullptr;
 convfirst::ForcedTiles* operators_tiles = nullptr;  // those of the operators' library, not of this one
 
+unsigned long main_thread = 0;
+PyObject* interrupting_error = nullptr;
+
+// Runs Python's handlers of signals that came during a call without Python's lock. They run in the main thread only,
+// so that other threads need not wait for the lock.
+bool is_interrupted() {
+  if (PyThread_get_thread_ident() != main_thread) return false;
+  const py::gil_scoped_acquire lock;
+  if (PyErr_CheckSignals() == 0) return false;
+  const py::error_already_set raised;
+  Py_XDECREF(interrupting_error);
+  interrupting_error = py::object(raised.value()).release().ptr();
+  return true;
+}
+
+// What the handler raised that ended a call, None where none has since the last question.
+py::object take_interrupt() {
+  if (!interrupting_error) return py::none();
+  return py::reinterpret_steal<py::object>(std::exchange(interrupting_error, nullptr));
+}
+
 // The operator library is already in the process: its kernels are looked up there, not built a second time.
 void attach(const std::string& library) {
   void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -35,6 +59,11 @@ void attach(const std::string& library) {
   using TilesDoor = convfirst::ForcedTiles* (*)();
   const TilesDoor tiles_door = reinterpret_cast<TilesDoor>(dlsym(handle, "convfirst_forced_tiles"));
   operators_tiles = tiles_door ? tiles_door() : nullptr;
+  using PollDoor = std::atomic<convfirst::InterruptPoll>* (*)();
+  const PollDoor poll_door = reinterpret_cast<PollDoor>(dlsym(handle, "convfirst_interrupt_poll"));
+  if (!poll_door) return;
+  main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+  poll_door()->store(&is_interrupted);
 }
 
 const convfirst::KernelInspector& attached() {
@@ -223,6 +252,7 @@ void force_tiles(int64_t run_pixels, int64_t parts, int64_t band_rows, int64_t k
 PYBIND11_MODULE(_native, m) {
   m.doc() = "Facts about this CPU, the microkernels and the tile planner.";
   m.def("attach", &attach, py::arg("library"));
+  m.def("take_interrupt", &take_interrupt);
   m.def("cpu_info", &cpu_info);
   m.def("list_microkernels", &list_microkernels, py::arg("isa"));
   m.def("check_microkernel", &check_microkernel, py::arg("isa"), py::arg("name"), py::arg("seed"));

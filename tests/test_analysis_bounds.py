@@ -215,10 +215,12 @@ def test_bad_arguments() -> None:
         lambda: analysis.communication_bound(problem, 0),
         lambda: analysis.im2col_traffic(problem, -1),
         lambda: analysis.solve_tile(problem, 0),
-        lambda: analysis.fft_traffic(problem, 1),
+        lambda: analysis.fft_traffic(problem, 0),
     ):
         with pytest.raises(ValueError, match="memory must be positive"):
             call()
+    with pytest.raises(ValueError, match="memory must be larger than an element of 2.0 bytes, but is 1"):
+        analysis.fft_traffic(problem, 1)
     with pytest.raises(ValueError, match="precision must be positive"):
         analysis.solve_tile(problem, 1000, Precision(2, 0, 2))
     with pytest.raises(ValueError, match="memory must hold an element of each array"):

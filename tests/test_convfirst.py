@@ -77,7 +77,7 @@ def test_the_state_is_plain_tensors_of_the_layers() -> None:
         ((16, 16, 3, 3), {}, "stride must be 1 or 2, but is 3"),
         ((16, 16), {"expansion": 0}, "expansion must be positive, but is 0"),
         ((16, 16), {"activation": "tanh"}, "activation must be one of identity, relu, .*but is 'tanh'"),
-        ((16, 16), {"drop_path": 1.0}, "drop_prob must be at least 0 and below 1, but is 1.0"),
+        ((16, 16), {"drop_path": 1.0}, "drop_path must be at least 0 and below 1, but is 1.0"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[int, ...], options: dict[str, object], message: str) -> None:

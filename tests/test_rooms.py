@@ -32,6 +32,7 @@ ROOMS: list[tuple[str, set[str]]] = [
             *("_native", "_extras", "models", "", "cli"),
         },
     ),
+    ("convfirst_ext/ops/interrupts.py", {"_native"}),
     ("convfirst_ext/ops/", {"torch", "ops"}),
     ("convfirst_ext/nn/", {"torch", "ops", "nn"}),
     ("convfirst_ext/fusion/", {"torch", "ops", "nn", "fusion", "analysis", "_native"}),

@@ -12,14 +12,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from convfirst_ext.analysis.arguments import real_array, require_positive
 from convfirst_ext.analysis.bounds import communication_bound, matmul_bound
-from convfirst_ext.analysis.conv_problem import ConvProblem, Precision
-from convfirst_ext.analysis.intensity import require_positive
+from convfirst_ext.analysis.conv_problem import ConvProblem, Precision, checked_precision
 
 
 def naive_traffic(problem: ConvProblem, precision: Precision | None = None) -> float:
     """Bytes without any reuse but that of the sum: two operands for every multiply-add, every output once."""
-    image, filters, output = Precision() if precision is None else precision
+    image, filters, output = checked_precision(problem, precision)
     return (image + filters) * problem.multiply_adds + output * problem.output_elements
 
 
@@ -37,8 +37,8 @@ def matmul_traffic(problem: ConvProblem, memory: float, precision: Precision | N
     Raises:
         ValueError: memory or a precision is not positive.
     """
-    precision = Precision() if precision is None else precision
-    require_positive(memory=memory, precision=min(precision))
+    precision = checked_precision(problem, precision)
+    require_positive(memory=memory)
     rows = problem.output_elements // problem.out_channels
     inner = problem.filter_elements // problem.out_channels
     columns = problem.out_channels // problem.groups
@@ -59,7 +59,7 @@ def im2col_traffic(problem: ConvProblem, memory: float, precision: Precision | N
     Raises:
         ValueError: memory or a precision is not positive.
     """
-    precision = Precision() if precision is None else precision
+    precision = checked_precision(problem, precision)
     lowered = problem.multiply_adds * problem.groups // problem.out_channels
     copied = precision.image * (problem.image_elements + lowered)
     return copied + matmul_traffic(problem, memory, precision)
@@ -82,8 +82,8 @@ def winograd_traffic(problem: ConvProblem, memory: float, precision: Precision |
     Raises:
         ValueError: memory, a precision or tile is not positive.
     """
-    precision = Precision() if precision is None else precision
-    require_positive(memory=memory, precision=min(precision), tile=tile)
+    precision = checked_precision(problem, precision)
+    require_positive(memory=memory, tile=tile)
     points = math.prod(tile + taps - 1 for taps in problem.phase_taps)
     tiles = problem.batch * -(-problem.out_height // tile) * -(-problem.out_width // tile)
     channels = problem.in_channels * math.prod(problem.phases)
@@ -113,8 +113,10 @@ def fft_traffic(problem: ConvProblem, memory: float, precision: Precision | None
     Raises:
         ValueError: memory is not larger than an element, or a precision is not positive.
     """
-    precision = Precision() if precision is None else precision
-    require_positive(memory=memory - max(precision), precision=min(precision))
+    precision = checked_precision(problem, precision)
+    require_positive(memory=memory)
+    if memory <= max(precision):
+        raise ValueError(f"memory must be larger than an element of {max(precision)} bytes, but is {memory}.")
     rows = problem.out_height + problem.phase_taps[0] - 1
     columns = problem.out_width + problem.phase_taps[1] - 1
     frequencies = rows * (columns // 2 + 1)
@@ -146,7 +148,9 @@ def traffic_curves(
     Raises:
         ValueError: a memory is not larger than an element, or a precision is not positive.
     """
-    sizes = [float(memory) for memory in np.asarray(memories, np.float64)]
+    sizes = real_array("memories", memories, 0, excluded=True).tolist()
+    if not isinstance(sizes, list):
+        raise ValueError(f"memories must have one dimension, but is {memories!r}.")
     curves = {
         "direct lower bound": [communication_bound(problem, memory, precision).bytes for memory in sizes],
         "matmul": [matmul_traffic(problem, memory, precision) for memory in sizes],

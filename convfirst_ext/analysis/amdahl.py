@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from convfirst_ext.analysis.arguments import require_kind, require_number
 from convfirst_ext.analysis.intensity import KernelCost, require_costs
 from convfirst_ext.analysis.machines import Machine
 from convfirst_ext.analysis.waterline import minimum_latencies
@@ -25,6 +26,7 @@ def amdahl_speedup(memory_fraction: float, compute_fraction: float) -> float:
     Raises:
         ValueError: not 0 <= compute_fraction <= memory_fraction <= 1: the kernel is not memory-bound.
     """
+    require_number(memory_fraction=memory_fraction, compute_fraction=compute_fraction)
     if not 0 <= compute_fraction <= memory_fraction <= 1:
         raise ValueError(
             "compute_fraction and memory_fraction must be 0 <= compute_fraction <= memory_fraction <= 1, "
@@ -48,6 +50,7 @@ def amdahl_speedups(costs: Sequence[KernelCost], machine: Machine) -> npt.NDArra
         ValueError: there are no costs.
     """
     require_costs(costs)
+    require_kind("machine", machine, Machine)
     latencies = minimum_latencies(costs, machine)
     total = latencies.sum()
     compute = np.array([cost.operations for cost in costs]) / machine.flops_per_second

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from convfirst_ext.analysis.arguments import require_kind, require_not_negative, require_positive
 from convfirst_ext.analysis.intensity import (
     FUSED,
     KernelCost,
     conv2d_cost,
     elementwise_cost,
     hidden_channels,
-    require_positive,
 )
 
 
@@ -55,8 +55,7 @@ class BlockShape:
         )
         if self.stride not in (1, 2) or self.size % self.stride:
             raise ValueError(f"stride must be 1 or 2 and divide the size {self.size}, but is {self.stride}.")
-        if not self.squeeze_ratio >= 0:
-            raise ValueError(f"squeeze_ratio must not be negative, but is {self.squeeze_ratio}.")
+        require_not_negative(squeeze_ratio=self.squeeze_ratio)
         hidden_channels(self.channels, self.expansion)
 
     @property
@@ -86,6 +85,7 @@ def convfirst_kernels(shape: BlockShape) -> list[KernelCost]:
     With stride 2 (figure 6c) one more kernel blurs the input and the convolution's output to half their height and
     width and concatenates them: the expansion reads 2 C channels.
     """
+    require_kind("shape", shape, BlockShape)
     batch, size, element = shape.batch, shape.size, shape.bytes_per_element
     small, pixels = size // shape.stride, shape.batch * size**2
     kernels = [_grouped(shape, shape.channels)]
@@ -104,6 +104,7 @@ def mbconv_kernels(shape: BlockShape) -> list[KernelCost]:
     Squeeze & Excitation is an average pooling, two matrices and the gating of every pixel; with stride 2 a BlurPool
     comes before it.
     """
+    require_kind("shape", shape, BlockShape)
     batch, size, element, hidden = shape.batch, shape.size, shape.bytes_per_element, shape.hidden
     small = size // shape.stride
     kernels = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from convfirst_ext.analysis.conv_problem import ConvProblem, Precision
-from convfirst_ext.analysis.intensity import require_positive
+from convfirst_ext.analysis.arguments import require_positive
+from convfirst_ext.analysis.conv_problem import ConvProblem, Precision, checked_precision
 
 
 class CommunicationBound(NamedTuple):
@@ -53,7 +53,7 @@ def communication_bound(problem: ConvProblem, memory: float, precision: Precisio
     Raises:
         ValueError: memory or a precision is not positive.
     """
-    precision = Precision() if precision is None else precision
+    precision = checked_precision(problem, precision)
     general, small_filter = _terms(problem, memory, precision, processors=1)
     return CommunicationBound(general, small_filter, problem.compulsory_bytes(precision))
 
@@ -75,7 +75,7 @@ def parallel_communication_bound(
     Raises:
         ValueError: memory, processors or a precision is not positive.
     """
-    precision = Precision() if precision is None else precision
+    precision = checked_precision(problem, precision)
     general, small_filter = _terms(problem, memory, precision, processors)
     return CommunicationBound(general, small_filter, 0.0)
 
@@ -96,7 +96,7 @@ def matmul_bound(rows: float, inner: float, columns: float, memory: float, preci
 
 
 def _terms(problem: ConvProblem, memory: float, precision: Precision, processors: int) -> tuple[float, float]:
-    require_positive(memory=memory, processors=processors, precision=min(precision))
+    require_positive(memory=memory, processors=processors)
     work = problem.multiply_adds / processors
     taps = math.prod(max(1.0, k / s) for k, s in zip(problem.kernel, problem.stride, strict=True))
     general = _constant(precision) * work / memory - memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from convfirst_ext.analysis.intensity import require_positive
+from convfirst_ext.analysis.arguments import int_pair, require_kind, require_positive
 
 
 class Precision(NamedTuple):
@@ -32,8 +32,8 @@ class ConvProblem:
         out_channels: K.
         out_height: H', rows of the output.
         out_width: W', columns of the output.
-        kernel: (R, S).
-        stride: (vertical, horizontal).
+        kernel: (R, S), or one int for both.
+        stride: (vertical, horizontal), or one int for both.
         groups: in which channels are convolved apart; C for a depthwise convolution.
 
     Raises:
@@ -56,10 +56,10 @@ class ConvProblem:
             out_channels=self.out_channels,
             out_height=self.out_height,
             out_width=self.out_width,
-            kernel=min(self.kernel),
-            stride=min(self.stride),
             groups=self.groups,
         )
+        for name in ("kernel", "stride"):
+            object.__setattr__(self, name, int_pair(name, getattr(self, name), 1))
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
                 raise ValueError(f"groups must divide {name} {getattr(self, name)}, but is {self.groups}.")
@@ -103,3 +103,20 @@ class ConvProblem:
         """Bytes when every element of image, filter and output moves once."""
         image, filters, output = precision
         return image * self.image_elements + filters * self.filter_elements + output * self.output_elements
+
+
+def checked_precision(problem: ConvProblem, precision: Precision | None) -> Precision:
+    """The precision, two bytes each for None, of arguments that are what they should be.
+
+    Raises:
+        TypeError: problem or precision is something else.
+        ValueError: a precision is not positive.
+    """
+    require_kind("problem", problem, ConvProblem)
+    if precision is None:
+        return Precision()
+    if not isinstance(precision, tuple) or len(precision) != 3:
+        raise TypeError(f"precision must be a Precision or None, but is {precision!r}.")
+    for size in precision:
+        require_positive(precision=size)
+    return Precision(*precision)

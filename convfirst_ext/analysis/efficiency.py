@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from convfirst_ext.analysis.intensity import require_positive
+from convfirst_ext.analysis.arguments import real_array, require_each, require_kind, require_positive
 from convfirst_ext.analysis.machines import Machine
 
 if TYPE_CHECKING:
@@ -32,8 +32,12 @@ def ideal_latency(operations: npt.ArrayLike, machine: Machine) -> Floats:
 
     Returns:
         t_i, of the shape of operations.
+
+    Raises:
+        ValueError: operations are negative.
     """
-    return np.asarray(operations, np.float64) / machine.flops_per_second
+    require_kind("machine", machine, Machine)
+    return real_array("operations", operations, 0) / machine.flops_per_second
 
 
 def actual_throughput(operations: npt.ArrayLike, latency: npt.ArrayLike) -> Floats:
@@ -49,9 +53,11 @@ def actual_throughput(operations: npt.ArrayLike, latency: npt.ArrayLike) -> Floa
     Raises:
         ValueError: a latency is not positive.
     """
-    seconds = np.asarray(latency, np.float64)
-    require_positive(latency=seconds.min())
-    return np.asarray(operations, np.float64) / seconds
+    seconds = real_array("latency", latency, 0, excluded=True)
+    n = real_array("operations", operations, 0)
+    if not _broadcast(n.shape, seconds.shape):
+        raise ValueError(f"latency must have operations' shape {n.shape}, but has {seconds.shape}.")
+    return n / seconds
 
 
 def computational_efficiency(operations: npt.ArrayLike, latency: npt.ArrayLike, machine: Machine) -> Floats:
@@ -68,6 +74,7 @@ def computational_efficiency(operations: npt.ArrayLike, latency: npt.ArrayLike, 
     Raises:
         ValueError: a latency is not positive.
     """
+    require_kind("machine", machine, Machine)
     return actual_throughput(operations, latency) / machine.flops_per_second
 
 
@@ -83,8 +90,9 @@ def efficiency_gap(operations: npt.ArrayLike, latency: npt.ArrayLike, machine: M
         Decades, of the shape of operations, 0 at the peak.
 
     Raises:
-        ValueError: a latency is not positive.
+        ValueError: operations or a latency is not positive.
     """
+    real_array("operations", operations, 0, excluded=True)
     return -np.log10(computational_efficiency(operations, latency, machine))
 
 
@@ -126,6 +134,8 @@ class EfficiencyCurves:
 
     def __init__(self, points: Sequence[ModelPoint], batch: int, machine: Machine) -> None:
         require_positive(batch=batch)
+        require_kind("machine", machine, Machine)
+        points = require_each("points", points, ModelPoint)
         accuracies = [point.accuracy for point in points if point.accuracy is not None]
         if len(points) < 2 or len(accuracies) < len(points):
             raise ValueError(f"points must be at least 2, all with accuracy, but {len(accuracies)} are.")
@@ -175,7 +185,10 @@ def efficiency_gap_figure(
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     require_positive(batch=batch)
-    points = [point for family in families.values() for point in family]
+    require_kind("machine", machine, Machine)
+    if not isinstance(families, Mapping):
+        raise TypeError(f"families must be a Mapping, but is {type(families).__name__}.")
+    points = [point for family in families.values() for point in require_each("families", family, ModelPoint)]
     if not points:
         raise ValueError("families must hold at least one model, but is empty.")
     by_accuracy = all(point.accuracy is not None for point in points)
@@ -198,6 +211,14 @@ def efficiency_gap_figure(
     axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return figure
+
+
+def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    try:
+        np.broadcast_shapes(first, second)
+    except ValueError:
+        return False
+    return True
 
 
 def _draw_family(

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from convfirst_ext.analysis.arguments import (
+    int_pair,
+    real_array,
+    require_each,
+    require_not_negative,
+    require_number,
+    require_positive,
+)
 from convfirst_ext.analysis.zero_skipping import Pair
 
 CONVOLUTION = "convolution"
@@ -41,10 +49,8 @@ class KernelCost:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, but is {self.kind!r}.")
-        if not self.operations >= 0:
-            raise ValueError(f"operations must not be negative, but is {self.operations}.")
-        if not self.bytes > 0:
-            raise ValueError(f"bytes must be positive, but is {self.bytes}.")
+        require_not_negative(operations=self.operations)
+        require_positive(bytes=self.bytes)
 
     @property
     def intensity(self) -> float:
@@ -88,14 +94,12 @@ def conv2d_cost(
     Raises:
         ValueError: an argument is not positive or the channels do not divide into groups.
     """
-    (height, width), (rows, columns) = _pair(size), _pair(kernel)
+    (height, width), (rows, columns) = int_pair("size", size, 1), int_pair("kernel", kernel, 1)
     group = in_channels if group_width is None else group_width
     require_positive(
         batch=batch,
         in_channels=in_channels,
         out_channels=out_channels,
-        size=min(height, width),
-        kernel=min(rows, columns),
         group_width=group,
         stride=stride,
         bytes_per_element=bytes_per_element,
@@ -122,7 +126,12 @@ def elementwise_cost(name: str, inputs: float, outputs: float, bytes_per_element
 
     Returns:
         Operations, bytes and intensity of the kernel.
+
+    Raises:
+        ValueError: a number is negative, or there are no bytes.
     """
+    require_not_negative(inputs=inputs, outputs=outputs)
+    require_positive(bytes_per_element=bytes_per_element)
     return KernelCost(name, ELEMENTWISE, inputs, (inputs + outputs) * bytes_per_element)
 
 
@@ -154,18 +163,12 @@ def conv2d_intensity(
     Raises:
         ValueError: an argument is not positive.
     """
-    channels, outputs = np.asarray(in_channels, np.float64), np.asarray(out_channels, np.float64)
-    group = channels if group_width is None else np.asarray(group_width, np.float64)
-    count = np.asarray(pixels, np.float64)
-    rows, columns = _pair(kernel)
-    require_positive(
-        in_channels=channels.min(),
-        out_channels=outputs.min(),
-        kernel=min(rows, columns),
-        group_width=group.min(),
-        pixels=count.min(),
-        bytes_per_element=bytes_per_element,
-    )
+    channels = real_array("in_channels", in_channels, 0, excluded=True)
+    outputs = real_array("out_channels", out_channels, 0, excluded=True)
+    group = channels if group_width is None else real_array("group_width", group_width, 0, excluded=True)
+    count = real_array("pixels", pixels, 0, excluded=True)
+    rows, columns = int_pair("kernel", kernel, 1)
+    require_positive(bytes_per_element=bytes_per_element)
     per_output = group * (rows * columns)
     return 2.0 / bytes_per_element * per_output / (1.0 + channels / outputs + per_output / count)
 
@@ -236,27 +239,17 @@ def hidden_channels(channels: int, expansion: float) -> int:
     Raises:
         ValueError: it is no whole number of at least 1.
     """
+    require_number(channels=channels, expansion=expansion)
     hidden = round(channels * expansion)
     if hidden < 1 or abs(hidden - channels * expansion) > 1e-6:
         raise ValueError(f"expansion must make {channels} channels a whole number of channels, but is {expansion}.")
     return hidden
 
 
-def require_positive(**values: float) -> None:
-    """Raises ValueError for the first argument that is not positive."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, but is {value}.")
-
-
 def require_costs(costs: Sequence[KernelCost]) -> None:
-    """Raises ValueError where there are no costs."""
-    if not costs:
+    """Raises TypeError where costs are none, ValueError where there are none."""
+    if not require_each("costs", costs, KernelCost):
         raise ValueError("costs must hold at least one kernel, but is empty.")
-
-
-def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _kind(channels: int, group: int, taps: int) -> str:

@@ -64,6 +64,8 @@ def load_machines(path: str | Path | None = None) -> dict[str, Machine]:
         OSError: the file cannot be read.
         ModuleNotFoundError: Python 3.10 without tomli.
     """
+    if path is not None and not isinstance(path, (str, Path)):
+        raise TypeError(f"path must be a str, a Path or None, but is {type(path).__name__}.")
     machines = _read(BUILT_IN)
     return machines if path is None else machines | _read(Path(path))
 
@@ -88,9 +90,13 @@ def find_machine(text: str) -> Machine:
         ValueError: there is none of that name, the file holds several and none is named, or it is wrong.
         OSError: the file cannot be read.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"machine must be a name or a FILE.toml, but is {type(text).__name__}.")
     path, suffix, name = text.partition(".toml")
     if suffix and name[:1] in ("", ":"):
         found = _read(Path(path + suffix))
+        if not found:
+            raise ValueError(f"machine {text!r} must hold a table [NAME] for every machine, but is empty.")
         if not name and len(found) == 1:
             return next(iter(found.values()))
         wanted = f"; name one of {', '.join(found)} as {path}.toml:NAME"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from convfirst_ext.analysis.arguments import require_kind
 from convfirst_ext.analysis.intensity import FUSED, KINDS, KernelCost
 from convfirst_ext.analysis.machines import Machine
 from convfirst_ext.analysis.network import NetworkAnalysis
@@ -38,7 +39,7 @@ def roofline_figure(network: NetworkAnalysis, title: str = "") -> Figure:
     """
     from matplotlib.figure import Figure
 
-    machine = network.machine
+    machine = require_kind("network", network, NetworkAnalysis).machine
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.add_subplot()
     costs = [*network.layer_costs, *(cost for cost in network.block_costs if cost.kind == FUSED)]
@@ -96,6 +97,7 @@ def time_figure(
     """
     from matplotlib.figure import Figure
 
+    require_kind("network", network, NetworkAnalysis)
     done = _from_zero(np.cumsum([block.macs for block in network.blocks])) / 1e9
     lines: list[tuple[str, npt.NDArray[np.float64], str, str]] = [
         ("layer by layer, least", np.cumsum([block.layer_seconds for block in network.blocks]), "#D55E00", "-"),
@@ -165,7 +167,9 @@ def prediction_figure(points: Mapping[str, tuple[float, float]], title: str = ""
     """
     from matplotlib.figure import Figure
 
-    if not points or not all(time > 0 for pair in points.values() for time in pair):
+    if not isinstance(points, Mapping):
+        raise TypeError(f"points must be a Mapping, but is {type(points).__name__}.")
+    if not points or not all(len(pair) == 2 and min(pair) > 0 for pair in points.values()):
         raise ValueError(f"points must be pairs of positive seconds, at least one, but are {dict(points)}.")
     scale, unit = _time_unit(max(max(pair) for pair in points.values()))
     predicted, measured = scale * np.array(list(points.values())).T

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from convfirst_ext.analysis.conv_problem import ConvProblem, Precision
-from convfirst_ext.analysis.intensity import require_positive
+from convfirst_ext.analysis.arguments import require_positive
+from convfirst_ext.analysis.conv_problem import ConvProblem, Precision, checked_precision
 from convfirst_ext.analysis.tile_traffic import (
     Tile,
     is_depthwise,
@@ -75,9 +75,10 @@ def solve_tile(
         ValueError: a memory or precision is not positive, or one element of each array does not fit.
         ModuleNotFoundError: scipy is not installed.
     """
-    precision = Precision() if precision is None else precision
+    precision = checked_precision(problem, precision)
     sizes = memory if isinstance(memory, Precision) else (memory,)
-    require_positive(memory=min(sizes), precision=min(precision))
+    for size in sizes:
+        require_positive(memory=size)
     share = 0.5 if double_buffered else 1.0
     separate = isinstance(memory, Precision)
     capacity = Precision(*(share * (size if separate else size / 3.0) for size in (sizes if separate else sizes * 3)))

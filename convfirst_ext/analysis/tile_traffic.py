@@ -6,7 +6,8 @@ import itertools
 import math
 from typing import NamedTuple
 
-from convfirst_ext.analysis.conv_problem import ConvProblem, Precision
+from convfirst_ext.analysis.arguments import require_positive
+from convfirst_ext.analysis.conv_problem import ConvProblem, Precision, checked_precision
 
 
 class Tile(NamedTuple):
@@ -64,7 +65,13 @@ def tile_footprint(problem: ConvProblem, tile: Tile, precision: Precision) -> Pr
 
     Returns:
         Bytes of each array.
+
+    Raises:
+        TypeError: an argument is something else.
+        ValueError: a size of the tile or a precision is not positive.
     """
+    precision = checked_precision(problem, precision)
+    _check_tile(tile)
     taps = math.prod(tile[5:])
     rows = (tile.rows + tile.row_taps - 1) * tile.row_phases
     columns = (tile.columns + tile.column_taps - 1) * tile.column_phases
@@ -92,7 +99,13 @@ def tile_bytes_moved(problem: ConvProblem, tile: Tile, precision: Precision) -> 
 
     Returns:
         Bytes for all groups, tiles at the edges as small as they are.
+
+    Raises:
+        TypeError: an argument is something else.
+        ValueError: a size of the tile or a precision is not positive.
     """
+    precision = checked_precision(problem, precision)
+    _check_tile(tile)
     counts = Tile(*(math.ceil(size / part) for size, part in zip(loop_ranges(problem), tile, strict=True)))
     depthwise = is_depthwise(problem)
     loops = {
@@ -107,6 +120,13 @@ def tile_bytes_moved(problem: ConvProblem, tile: Tile, precision: Precision) -> 
         "sums": precision.output * problem.output_elements,
     }
     return min(_moved(order, loops, once) for order in itertools.permutations(loops))
+
+
+def _check_tile(tile: Tile) -> None:
+    if not isinstance(tile, tuple) or len(tile) != len(Tile._fields):
+        raise TypeError(f"tile must be a Tile, but is {tile!r}.")
+    for size in tile:
+        require_positive(tile=size)
 
 
 def _moved(order: tuple[str, ...], loops: dict[str, float], once: dict[str, float]) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from convfirst_ext.analysis.arguments import real_array, require_each, require_kind
 from convfirst_ext.analysis.intensity import KINDS, KernelCost, mediant_intensity, require_costs
 from convfirst_ext.analysis.machines import Machine
 
@@ -20,6 +21,8 @@ COLORS = dict(zip(KINDS, ("#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#999999",
 
 def attainable_throughput(cost: KernelCost, machine: Machine) -> float:
     """R_max = min(R, B n / b) of one kernel (equation 10), in operations per second."""
+    require_kind("cost", cost, KernelCost)
+    require_kind("machine", machine, Machine)
     return min(machine.flops_per_second, machine.bytes_per_second * cost.intensity)
 
 
@@ -29,6 +32,7 @@ def minimum_latencies(costs: Sequence[KernelCost], machine: Machine) -> npt.NDAr
     Returns:
         Seconds, shape (len(costs),).
     """
+    require_kind("machine", machine, Machine)
     operations, moved = _columns(costs)
     return np.maximum(operations / machine.flops_per_second, moved / machine.bytes_per_second)
 
@@ -44,7 +48,7 @@ def maximum_efficiency(costs: Sequence[KernelCost], machine: Machine) -> float:
     Raises:
         ValueError: there are no costs.
     """
-    return float(waterline_efficiencies(costs, machine.op_byte))
+    return float(waterline_efficiencies(costs, require_kind("machine", machine, Machine).op_byte))
 
 
 def roofline_efficiency(costs: Sequence[KernelCost], machine: Machine) -> float:
@@ -53,7 +57,7 @@ def roofline_efficiency(costs: Sequence[KernelCost], machine: Machine) -> float:
     Raises:
         ValueError: there are no costs.
     """
-    return float(roofline_efficiencies(costs, machine.op_byte))
+    return float(roofline_efficiencies(costs, require_kind("machine", machine, Machine).op_byte))
 
 
 def waterline_efficiencies(costs: Sequence[KernelCost], op_byte: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -67,11 +71,11 @@ def waterline_efficiencies(costs: Sequence[KernelCost], op_byte: npt.ArrayLike) 
         N / sum_i max(n_i, op_byte b_i), 0 to 1, of op_byte's shape.
 
     Raises:
-        ValueError: there are no costs.
+        ValueError: there are no costs, or op_byte is negative.
     """
     require_costs(costs)
     operations, moved = _columns(costs)
-    ratio = np.asarray(op_byte, np.float64)[..., None]
+    ratio = real_array("op_byte", op_byte, 0)[..., None]
     return operations.sum() / np.maximum(operations, ratio * moved).sum(axis=-1)
 
 
@@ -86,9 +90,9 @@ def roofline_efficiencies(costs: Sequence[KernelCost], op_byte: npt.ArrayLike) -
         min(1, mediant intensity / op_byte), of op_byte's shape.
 
     Raises:
-        ValueError: there are no costs.
+        ValueError: there are no costs, or op_byte is not positive.
     """
-    return np.minimum(1.0, mediant_intensity(costs) / np.asarray(op_byte, np.float64))
+    return np.minimum(1.0, mediant_intensity(costs) / real_array("op_byte", op_byte, 0, excluded=True))
 
 
 def waterline_figure(costs: Sequence[KernelCost], machine: Machine, title: str = "") -> Figure:
@@ -108,6 +112,7 @@ def waterline_figure(costs: Sequence[KernelCost], machine: Machine, title: str =
     from matplotlib.figure import Figure
 
     require_costs(costs)
+    require_kind("machine", machine, Machine)
     unit, scale = ("ms", 1e3) if minimum_latency(costs, machine) >= 1e-3 else ("us", 1e6)
     widths = minimum_latencies(costs, machine) * scale
     intensities = np.array([cost.intensity for cost in costs])
@@ -151,5 +156,6 @@ def waterline_figure(costs: Sequence[KernelCost], machine: Machine, title: str =
 
 
 def _columns(costs: Sequence[KernelCost]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    table = np.array([(cost.operations, cost.bytes) for cost in costs], np.float64).reshape(-1, 2)
+    kernels = require_each("costs", costs, KernelCost)
+    table = np.array([(cost.operations, cost.bytes) for cost in kernels], np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]

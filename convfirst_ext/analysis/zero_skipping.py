@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from convfirst_ext.analysis.arguments import four_sizes, int_pair
+
 Pair = int | Sequence[int]
 
 
@@ -49,8 +51,9 @@ def conv2d_multiply_adds(
     Raises:
         ValueError: the padded image is smaller than the dilated kernel.
     """
-    batch, _, *size = input_shape
-    out_channels, group_in, *kernel = weight_shape
+    batch, _, *size = four_sizes("input_shape", input_shape, 0)
+    out_channels, group_in, *kernel = four_sizes("weight_shape", weight_shape, 1)
+    stride, padding, dilation = _window(stride, padding, dilation)
     dense, met = 1, 1
     for axis in (0, 1):
         outputs = _outputs(size[axis], kernel[axis], *_at(axis, stride, padding, dilation))
@@ -84,8 +87,10 @@ def conv_transpose2d_multiply_adds(
     Raises:
         ValueError: padding leaves an output of negative size.
     """
-    batch, _, *size = input_shape
-    channels, group_out, *kernel = weight_shape
+    batch, _, *size = four_sizes("input_shape", input_shape, 0)
+    channels, group_out, *kernel = four_sizes("weight_shape", weight_shape, 1)
+    stride, padding, dilation = _window(stride, padding, dilation)
+    output_padding = int_pair("output_padding", output_padding, 0)
     dense, met = 1, 1
     for axis in (0, 1):
         step, pad, spread = _at(axis, stride, padding, dilation)
@@ -124,12 +129,17 @@ def weight_grad_multiply_adds(
     forward = conv2d_multiply_adds(input_shape, weight_shape, stride, padding, dilation)
     batch, _, *size = input_shape
     out_channels, group_in, *kernel = weight_shape
+    stride, padding, dilation = _window(stride, padding, dilation)
     dense = batch * out_channels * group_in
     for axis in (0, 1):
         step, pad, spread = _at(axis, stride, padding, dilation)
         outputs = _outputs(size[axis], kernel[axis], step, pad, spread)
         dense *= kernel[axis] * ((outputs - 1) * step + 1)
     return MultiplyAdds(dense, forward.without_zeros)
+
+
+def _window(stride: Pair, padding: Pair, dilation: Pair) -> tuple[tuple[int, int], ...]:
+    return int_pair("stride", stride, 1), int_pair("padding", padding, 0), int_pair("dilation", dilation, 1)
 
 
 def _at(axis: int, *values: Pair) -> tuple[int, ...]:

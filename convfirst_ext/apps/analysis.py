@@ -135,12 +135,19 @@ def analyze_model(request: Request, tell: Tell = lambda step: None) -> Outcome:
     tell("Tracing its layers")
     size = request.size or made.size
     shape = (request.batch, made.channels, size, size)
-    network = cf.analyze(made.model, torch.empty(shape, device="meta"), request.machine)
+    network = cf.analyze(made.model, _without_data(shape), request.machine)
     if request.machine != THIS:
         return Outcome(request, size, network)
     tell("Fusing its blocks")
     fused, seconds = _run(made, torch.rand(shape), request.time, tell)
     return Outcome(request, size, network, fused, seconds)
+
+
+def _without_data(shape: tuple[int, ...]) -> Tensor:
+    try:
+        return torch.empty(shape, device="meta")
+    except (RuntimeError, TypeError):  # more elements, or images, than torch can count
+        raise ValueError(f"--batch and --size must make images that torch can count, got {shape}") from None
 
 
 def _by_block(network: NetworkAnalysis, records: Sequence[Record], times: Sequence[float | None]) -> list[float] | None:

@@ -159,6 +159,12 @@ def explain(
     configuration = cast("dict[str, Any]", network.pretrained_cfg)
     channels, height, width = configuration.get("input_size", (3, 224, 224))
     example = torch.rand(1, channels, size or height, size or width)
+    try:
+        with torch.no_grad():
+            network(example)
+    except Exception as error:  # any network can be asked for, with any size of images
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _fail(f"{model} cannot run on an image of {example.shape[2]}x{example.shape[3]}: {reason}")
     print(cf.explain(cf.optimize(network), example, time=time))
 
 

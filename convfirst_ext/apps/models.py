@@ -65,7 +65,7 @@ def _call(name: str) -> nn.Module:
         for part in function.split("."):
             make = getattr(make, part)
         model = make()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise ValueError(f"{printable(name)}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     finally:
         sys.path.remove(os.getcwd())

@@ -35,10 +35,7 @@ class ResultFile:
             ValueError: the file is not JSON, of another benchmark, or measured on another machine, with other
                 settings, versions or code, so that its records could not stand in one table with new ones.
         """
-        try:
-            content = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is not a results file: {error}") from None
+        content = read_results(path)
         now = {"benchmark": benchmark, "settings": settings, **describe_run()}
         del now["started"]
         for key, value in now.items():
@@ -64,6 +61,26 @@ class ResultFile:
     def flush(self) -> None:
         """Writes the file."""
         write_json(self.path, self.content)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What a results file holds.
+
+    Raises:
+        ValueError: it cannot be read, is no JSON, or not what ``ResultFile`` writes.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not a results file: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a results file: it holds no object")
+    records = content.get("records")
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{path} is not a results file: it holds no list of records")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from convfirst_ext.bench.naming import is_ours, split_name
+from convfirst_ext.bench.results import read_results
 
 _FILE_WIDTH = 400
 
@@ -118,7 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("files", type=Path, nargs="+")
     for path in parser.parse_args().files:
-        print_tables(json.loads(path.read_text()), Console())
+        try:
+            print_tables(read_results(path), Console())
+        except (ValueError, KeyError, TypeError) as error:
+            missing = f"{path} holds no comparison: {error!r}"
+            parser.error(str(error) if isinstance(error, ValueError) else missing)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def analyze(model: nn.Module, example: Any, machine: Machine | str = "this") -> 
         Records of layers and blocks, totals and efficiencies; ``str`` gives a summary.
 
     Raises:
-        TypeError: model is not a module, or example holds no tensor.
+        TypeError: model is not a module, example holds no tensor, or machine is neither a Machine nor a str.
         ValueError: machine is not known, or the model is optimized or cannot run on the meta device.
         OSError: a file of machines cannot be read.
     """
@@ -44,6 +44,8 @@ def analyze(model: nn.Module, example: Any, machine: Machine | str = "this") -> 
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
     if not tensors or tensors[0].dim() == 0:
         raise TypeError(f"example must be a tensor (N, ...) or a tuple with one, but is {type(example).__name__}.")
+    if not isinstance(machine, (Machine, str)):
+        raise TypeError(f"machine must be a Machine, a name or a FILE.toml, but is {type(machine).__name__}.")
     chosen = find_machine(machine) if isinstance(machine, str) and machine != "this" else machine
     flow = trace(model, arguments)
     if not isinstance(chosen, Machine):

@@ -21,16 +21,23 @@ _log = logging.getLogger(__name__)
 _version = attrgetter("_version")
 
 
-def compile_graph(captured: fx.GraphModule, example_inputs: Sequence[Any]) -> CompiledGraph:
+def compile_graph(captured: fx.GraphModule, example_inputs: Sequence[Any], **settings: Any) -> CompiledGraph:
     """The Dynamo backend "convfirst": inference on the CPU by fused kernels, everything else as torch runs it.
 
     Args:
         captured: a graph from Dynamo.
         example_inputs: not looked at; weights are packed in the first call, from its arguments.
+        settings: the ``mode`` and ``options`` that ``torch.compile`` was given; there is nothing to set.
 
     Returns:
         A callable with the graph's arguments and results.
+
+    Raises:
+        TypeError: there are settings.
     """
+    if settings:
+        given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        raise TypeError(f"torch.compile must get neither mode nor options for backend {NAME!r}, but got {given}.")
     return CompiledGraph(captured)
 
 

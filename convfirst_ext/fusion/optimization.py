@@ -67,8 +67,13 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     if any(parameter.is_cuda for parameter in model.parameters()):
         with torch.no_grad():
             return optimize_for_cuda(copy.deepcopy(model).eval(), dtype).requires_grad_(False)
-    with torch.no_grad():
-        fused = _optimize(copy.deepcopy(model).eval(), dtype)
+    fused = copy.deepcopy(model).eval()
+    # Of a model in double precision nothing is fused: kernels know no float64.
+    if dtype is not None or all(
+        p.dtype in DTYPES for p in model.parameters() if p.is_floating_point() or p.is_complex()
+    ):
+        with torch.no_grad():
+            fused = _optimize(fused, dtype)
     swap_transposed(fused)
     if dtype is not None:
         fused = fused.to(dtype)

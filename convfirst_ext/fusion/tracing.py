@@ -47,10 +47,10 @@ def trace(model: nn.Module, arguments: tuple[Any, ...]) -> Dataflow:
             recorder.add_inputs(inputs)
             stack.enter_context(recorder)
             outputs = bare(*inputs)
-    except (NotImplementedError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # the user's forward may raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"model must run on the meta device, where tensors have no data, but fails: {reason}"
+            f"model must run on the meta device, where tensors have no data, but fails: {reason.removesuffix('.')}."
         ) from error
     return Dataflow(recorder.operations, recorder.values_of(outputs))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -43,6 +44,7 @@ class ConvFirstNet(nn.Module):
         drop_path_rate: stochastic depth of the last block; the paper trains with 0.2.
 
     Raises:
+        TypeError: channels or depths holds no ints.
         ValueError: channels or depths has not five positive numbers, or channels is no multiple of group_width.
     """
 
@@ -61,7 +63,11 @@ class ConvFirstNet(nn.Module):
     ) -> None:
         super().__init__()
         for name, values in (("channels", channels), ("depths", depths)):
-            if len(values) != len(_STAGES) or min(values) < 1:
+            try:
+                sizes = [operator.index(value) for value in values]
+            except TypeError:
+                raise TypeError(f"{name} must be {len(_STAGES)} ints, but is {values!r}.") from None
+            if len(sizes) != len(_STAGES) or min(sizes) < 1:
                 raise ValueError(f"{name} must be {len(_STAGES)} positive numbers, but is {values!r}.")
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.grad_checkpointing = False

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convfirst_ext.nn.image_checks import check_image
+from convfirst_ext.ops.checks import check_positive
+
 
 class BlurPool(nn.Module):
     """Blurs every channel with the triangle-3 filter, [1, 2, 1] / 4 in both directions, and takes each second pixel.
@@ -20,6 +23,7 @@ class BlurPool(nn.Module):
         stride: of the subsampling.
 
     Raises:
+        TypeError: channels or stride is no int.
         ValueError: channels or stride is not positive.
     """
 
@@ -27,9 +31,7 @@ class BlurPool(nn.Module):
 
     def __init__(self, channels: int, stride: int = 2) -> None:
         super().__init__()
-        for name, value in (("channels", channels), ("stride", stride)):
-            if value < 1:
-                raise ValueError(f"{name} must be positive, but is {value}.")
+        check_positive(channels=channels, stride=stride)
         self.channels, self.stride = channels, stride
         self.register_buffer("filter", torch.empty(channels, 1, 3, 3), persistent=False)
         self.reset_parameters()
@@ -45,8 +47,11 @@ class BlurPool(nn.Module):
         """(N, C, H, W) of at least 2x2 pixels to (N, C, ceil(H / stride), ceil(W / stride)).
 
         Raises:
-            RuntimeError: the input is one pixel high or wide and has nothing to reflect.
+            TypeError: the input is no tensor.
+            ValueError: it has other dimensions or channels.
+            RuntimeError: it is one pixel high or wide and has nothing to reflect.
         """
+        check_image(input, self.channels, dimensions=(3, 4))
         padded = F.pad(input, (1, 1, 1, 1), mode="reflect")
         return F.conv2d(padded, self.filter, stride=self.stride, groups=self.channels)
 

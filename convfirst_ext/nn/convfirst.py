@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from convfirst_ext.nn.activation import activation_module
 from convfirst_ext.nn.block import check_block, grouped_conv2d, stochastic_depth
 from convfirst_ext.nn.blur_pool import BlurPool
+from convfirst_ext.nn.image_checks import check_layer_image
 from convfirst_ext.nn.trained_layers import Layer, run_layers
 
 
@@ -39,6 +40,7 @@ class ConvFirst(nn.Module):
         drop_path: probability that training leaves out the block, for an image, where it adds the input.
 
     Raises:
+        TypeError: an argument is of the wrong type.
         ValueError: an argument is out of range, or C is not a multiple of group_width.
     """
 
@@ -71,6 +73,7 @@ class ConvFirst(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, O, H', W'), where H' = ceil(H / stride)."""
+        check_layer_image(input, self.convolution)
         first = Layer(self.convolution, self.convolution_norm)
         products = [
             Layer(self.expand, self.expand_norm, self.activation),

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.ops.activation import check_activation
+from convfirst_ext.ops.checks import check_positive, check_window
 
 
 class DepthwiseSeparableConv2d(torch.nn.Module):
@@ -23,6 +25,10 @@ class DepthwiseSeparableConv2d(torch.nn.Module):
         bias: whether both layers add one.
         depthwise_activation: one of ``ops.ACTIVATIONS``.
         pointwise_activation: one of ``ops.ACTIVATIONS``.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -39,6 +45,11 @@ class DepthwiseSeparableConv2d(torch.nn.Module):
         pointwise_activation: str = "identity",
     ) -> None:
         super().__init__()
+        check_positive(in_channels=in_channels, out_channels=out_channels)
+        check_window(kernel_size, padding, dilation, "kernel_size")
+        check_window(stride, padding, dilation)
+        check_activation(depthwise_activation, "depthwise_activation")
+        check_activation(pointwise_activation, "pointwise_activation")
         self.depthwise = torch.nn.Conv2d(
             in_channels, in_channels, kernel_size, stride, padding, dilation, in_channels, bias
         )

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from convfirst_ext.nn.activation import activation_module
 from convfirst_ext.nn.block import check_block, grouped_conv2d, stochastic_depth
 from convfirst_ext.nn.blur_pool import BlurPool
+from convfirst_ext.nn.image_checks import check_layer_image
 from convfirst_ext.nn.squeeze_excite import SqueezeExcite
 from convfirst_ext.nn.trained_layers import Layer, run_layers
+from convfirst_ext.ops.checks import check_real
 
 
 class MBConv(nn.Module):
@@ -43,6 +45,7 @@ class MBConv(nn.Module):
         drop_path: probability that training leaves out the block, for an image, where it adds the input.
 
     Raises:
+        TypeError: an argument is of the wrong type.
         ValueError: an argument is out of range, or the hidden channels are not a multiple of group_width.
     """
 
@@ -65,8 +68,10 @@ class MBConv(nn.Module):
     ) -> None:
         super().__init__()
         check_block(in_channels, out_channels, kernel_size, stride, expansion)
-        if se_ratio < 0:
+        if not check_real(se_ratio, "se_ratio") >= 0:
             raise ValueError(f"se_ratio must be 0 or positive, but is {se_ratio}.")
+        if se_ratio == float("inf"):
+            raise ValueError(f"se_ratio must be finite, but is {se_ratio}.")
         hidden = in_channels * expansion
         self.expand: nn.Module = nn.Identity()
         self.expand_norm: nn.Module = nn.Identity()
@@ -96,6 +101,7 @@ class MBConv(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, O, H', W'), where H' = ceil(H / stride)."""
+        check_layer_image(input, self.convolution if isinstance(self.expand, nn.Identity) else self.expand)
         layers = [Layer(self.convolution, self.convolution_norm, self.convolution_activation)]
         if not isinstance(self.expand, nn.Identity):
             layers.insert(0, Layer(self.expand, self.expand_norm, self.expand_activation))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.nn.image_checks import check_packed_image, of_one_image
 from convfirst_ext.nn.packed_module import PackedModule
 from convfirst_ext.nn.window import FusedWindow
 
@@ -31,6 +32,8 @@ class PackedBlurPool(PackedModule):
         Raises:
             RuntimeError: the input is one pixel high or wide and has nothing to reflect.
         """
+        if check_packed_image(input, self.in_channels):
+            return of_one_image(self.forward, input, beside)
         alone = self._step(1)
         parts = [ops.chain.run_step(image, alone) for image in (input, beside) if image is not None]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.nn.image_checks import check_packed_image, of_one_image
 from convfirst_ext.nn.packed_linear import PackedLinear
 from convfirst_ext.nn.packed_module import PackedModule
 
@@ -40,6 +41,7 @@ class PackedChain(torch.nn.Module):
 
     weights: Tensor
     half_weights: Tensor | None  # what fp16 arithmetic reads
+    _channels: int | None = None  # of the input; None where they are not known
 
     def __init__(self, links: list[Link], flat: bool = False) -> None:
         super().__init__()
@@ -48,12 +50,15 @@ class PackedChain(torch.nn.Module):
         self.flat = flat
         self.multiplies_half = False
         self._planar = self.reads_planar
+        self._channels = next((m.in_channels for m in self.links if hasattr(m, "in_channels")), None)  # type: ignore[assignment]
         self.program = ops.chain.program_of([link.module.step() for link in links], self.wiring)
         self._join()
         self.register_load_state_dict_post_hook(_join_again)  # type: ignore[no-untyped-call]
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the last module's output."""
+        if check_packed_image(input, self._channels):
+            return of_one_image(self.forward, input)
         return ops.chain.run(self._readable(input), self._weights_for(input), self.program, self.flat)
 
     def profile(self, input: Tensor) -> tuple[Tensor, list[float]]:

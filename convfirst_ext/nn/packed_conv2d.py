@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.nn.image_checks import check_packed_image, of_one_image
 from convfirst_ext.nn.packed_module import PackedModule
 from convfirst_ext.nn.window import FusedWindow
 
@@ -46,6 +47,8 @@ class PackedConv2d(PackedModule):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Runs on a (N, C, H, W) tensor; the output is channels_last."""
+        if check_packed_image(input, self.in_channels):
+            return of_one_image(self.forward, input, residual)
         dense = input.contiguous(memory_format=torch.channels_last)
         fused = self.fusable(residual, input, dense)
         output = ops.packed.conv2d(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.nn.image_checks import check_packed_image, of_one_image
 from convfirst_ext.nn.packed_mbconv import FoldedLayer
 from convfirst_ext.nn.packed_module import PackedModule
 from convfirst_ext.nn.window import FusedWindow
@@ -61,6 +62,8 @@ class PackedConvNeXtBlock(PackedModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, O, H', W') in channels_last."""
+        if check_packed_image(input, self.in_channels):
+            return of_one_image(self.forward, input)
         return ops.chain.run_step(input, self.step(), self.adds_input)
 
     def step(self) -> ops.chain.Step:

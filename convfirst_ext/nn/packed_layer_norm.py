@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.nn.image_checks import check_packed_image, of_one_image
 from convfirst_ext.nn.packed_module import PackedModule
 from convfirst_ext.nn.window import POINTWISE
 
@@ -31,6 +32,8 @@ class PackedLayerNorm(PackedModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape, channels_last."""
+        if check_packed_image(input, self.in_channels):
+            return of_one_image(self.forward, input)
         return ops.chain.run_step(input, self.step())
 
     def step(self) -> ops.chain.Step:

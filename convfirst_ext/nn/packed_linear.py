@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from convfirst_ext import ops
 from convfirst_ext.nn.packed_module import PackedModule
@@ -32,6 +32,10 @@ class PackedLinear(PackedModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
+        if not isinstance(input, (Tensor, fx.Proxy)):
+            raise TypeError(f"input must be a Tensor, but is {type(input).__name__}.")
+        if isinstance(input, Tensor) and (input.dim() == 0 or input.shape[-1] != self.in_channels):
+            raise ValueError(f"input must have {self.in_channels} features, but has shape {tuple(input.shape)}.")
         rows = input.reshape(-1, self.in_channels, 1, 1).contiguous(memory_format=torch.channels_last)
         window = self.window
         output = ops.packed.conv2d(

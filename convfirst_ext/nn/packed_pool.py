@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from convfirst_ext import ops
+from convfirst_ext.nn.image_checks import check_packed_image, of_one_image
 from convfirst_ext.nn.packed_module import PackedModule
 from convfirst_ext.nn.window import POINTWISE
 
@@ -18,6 +19,8 @@ class PackedPool(PackedModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, 1, 1)."""
+        if check_packed_image(input, None):
+            return of_one_image(self.forward, input)
         return ops.chain.run_step(input, self.step())
 
     def step(self) -> ops.chain.Step:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convfirst_ext.ops.activation import ACTIVATIONS
+from convfirst_ext.ops.interrupts import raise_interrupt
 from convfirst_ext.ops.packed import KERNELS, LANES
 
 _raw = torch.ops.convfirst
@@ -92,10 +93,16 @@ def run(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
     Returns:
         The last step's result in input's dtype, channels_last where it has four dimensions.
 
+    A signal's handler that raises, as Ctrl-C does, ends the call between two steps, within about 0.1 s.
+
     Raises:
         RuntimeError: the program, the weights and the input do not fit each other.
     """
-    return _chain(input, weights, program, flat)
+    try:
+        return _chain(input, weights, program, flat)
+    except RuntimeError as error:
+        raise_interrupt(error)
+        raise
 
 
 def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[Tensor, Tensor]:
@@ -113,7 +120,11 @@ def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[T
     Raises:
         RuntimeError: the program, the weights and the input do not fit each other.
     """
-    return _profile_chain(input, weights, program, flat)
+    try:
+        return _profile_chain(input, weights, program, flat)
+    except RuntimeError as error:
+        raise_interrupt(error)
+        raise
 
 
 def join_weights(steps: Sequence[Step], half: bool = False) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,23 @@ def check_tensor(value: object, argument: str, dimensions: int) -> Tensor:
     return value
 
 
+def check_positive(**values: object) -> None:
+    """Raises TypeError or ValueError for the first argument that is no int of at least 1."""
+    for argument, value in values.items():
+        number = as_int(value)
+        if number is None:
+            raise TypeError(f"{argument} must be an int, but is {value!r}.")
+        if number < 1:
+            raise ValueError(f"{argument} must be positive, but is {number}.")
+
+
+def check_real(value: object, argument: str) -> float:
+    """A real number of any kind, or TypeError."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{argument} must be a number, but is {value!r}.")
+    return float(value)
+
+
 def check_same_kind(tensor: Tensor, argument: str, input: Tensor) -> None:
     """The dtype and device of input are those of every other tensor."""
     if tensor.dtype != input.dtype:
@@ -60,6 +78,18 @@ def check_weight(weight: object, input: Tensor, argument: str = "weight") -> Ten
     return tensor
 
 
+def check_weight_size(weight_size: object) -> tuple[int, ...]:
+    """The four positive sizes of a weight."""
+    if not isinstance(weight_size, Sequence) or isinstance(weight_size, str):
+        raise TypeError(f"weight_size must be four ints, but is {weight_size!r}.")
+    sizes = [as_int(size) for size in weight_size]
+    if None in sizes:
+        raise TypeError(f"weight_size must be four ints, but is {tuple(weight_size)!r}.")
+    if len(sizes) != 4 or min(sizes) < 1:  # type: ignore[type-var, operator]
+        raise ValueError(f"weight_size must be four positive numbers, but is {tuple(weight_size)!r}.")
+    return tuple(sizes)  # type: ignore[arg-type]
+
+
 def check_kernel(weight: object, input: Tensor, argument: str = "weight") -> Tensor:
     """The weight of a spatial convolution, with no more rows than the kernels take."""
     tensor = check_weight(weight, input, argument)
@@ -80,7 +110,7 @@ def check_bias(bias: object, channels: int, input: Tensor, argument: str = "bias
 
 def check_groups(groups: object, in_channels: int, weight: Tensor) -> int:
     """Groups that divide both sides and agree with the weight."""
-    count = _as_int(groups)
+    count = as_int(groups)
     if count is None:
         raise TypeError(f"groups must be an int, but is {type(groups).__name__}.")
     if count <= 0 or in_channels % count or weight.shape[0] % count:
@@ -98,7 +128,7 @@ def check_groups(groups: object, in_channels: int, weight: Tensor) -> int:
 
 def check_transposed_groups(groups: object, in_channels: int, weight: Tensor) -> int:
     """Groups that divide the input channels of a transposed convolution, whose weight is (C, O / groups, R, S)."""
-    count = _as_int(groups)
+    count = as_int(groups)
     if count is None:
         raise TypeError(f"groups must be an int, but is {type(groups).__name__}.")
     if count <= 0 or in_channels % count:
@@ -130,9 +160,9 @@ def check_residual(residual: object, shape: Sequence[int], input: Tensor) -> Non
         raise ValueError(f"residual must have the output's shape {tuple(shape)}, but has {tuple(tensor.shape)}.")
 
 
-def check_window(stride: object, padding: object, dilation: object) -> Window:
-    """Stride, padding and dilation as tuples."""
-    stride_hw = _pair(stride, "stride", 1)
+def check_window(stride: object, padding: object, dilation: object, argument: str = "stride") -> Window:
+    """Stride, which messages call ``argument``, padding and dilation as tuples."""
+    stride_hw = _pair(stride, argument, 1)
     dilation_hw = _pair(dilation, "dilation", 1)
     if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == 4:
         left, right, top, bottom = (_number(p, "padding", 0) for p in padding)
@@ -202,7 +232,7 @@ def transposed_output_size(
     return size
 
 
-def _as_int(value: object) -> int | None:
+def as_int(value: object) -> int | None:
     """The value as an int, numpy's and symbolic ones included, or None where it is something else."""
     if isinstance(value, bool):
         return None
@@ -215,7 +245,7 @@ def _as_int(value: object) -> int | None:
 
 
 def _number(value: object, argument: str, least: int) -> int:
-    number = _as_int(value)
+    number = as_int(value)
     if number is None:
         raise TypeError(f"{argument} must be made of ints, but has {value!r}.")
     if number < least:
@@ -230,7 +260,7 @@ def _pair(value: object, argument: str, least: int) -> tuple[int, int]:
         if len(value) != 2:
             raise ValueError(f"{argument} must be one int or two, but is {tuple(value)!r}.")
         return _number(value[0], argument, least), _number(value[1], argument, least)
-    if _as_int(value) is None:
+    if as_int(value) is None:
         raise TypeError(f"{argument} must be an int or a pair of ints, but is {value!r}.")
     number = _number(value, argument, least)
     return number, number

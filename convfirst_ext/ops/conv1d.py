@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from convfirst_ext.ops.checks import check_tensor
+from convfirst_ext.ops.checks import as_int, check_groups, check_tensor, check_transposed_groups
 from convfirst_ext.ops.conv2d import conv2d
 from convfirst_ext.ops.conv_transpose2d import conv_transpose2d
 
@@ -44,6 +44,9 @@ def conv1d(
     if isinstance(input, Tensor) and input.dim() == 2:
         return conv1d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     image, kernel = _one_row(input, weight)
+    check_groups(groups, image.shape[1], weight)  # named in the shapes that the caller knows
+    if isinstance(padding, str) and padding not in ("valid", "same"):
+        raise ValueError(f"padding must be one int, 'valid' or 'same', but is {padding!r}.")
     sides = padding if isinstance(padding, str) else _along(padding, "padding", 0)
     window = _along(stride, "stride", 1), sides, _along(dilation, "dilation", 1)
     return conv2d(image, kernel, bias, *window, groups).squeeze(2)
@@ -82,13 +85,17 @@ def conv_transpose1d(
         batch = input.unsqueeze(0)
         return conv_transpose1d(batch, weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
     image, kernel = _one_row(input, weight)
+    check_transposed_groups(groups, image.shape[1], weight)
     extra = _along(output_padding, "output_padding", 0)
     window = _along(stride, "stride", 1), _along(padding, "padding", 0), extra
     return conv_transpose2d(image, kernel, bias, *window, groups, _along(dilation, "dilation", 1)).squeeze(2)
 
 
 def _one_row(input: object, weight: object) -> tuple[Tensor, Tensor]:
-    return check_tensor(input, "input", 3).unsqueeze(2), check_tensor(weight, "weight", 3).unsqueeze(2)
+    image, kernel = check_tensor(input, "input", 3), check_tensor(weight, "weight", 3)
+    if 0 in kernel.shape:
+        raise ValueError(f"weight must have no empty dimension, but has shape {tuple(kernel.shape)}.")
+    return image.unsqueeze(2), kernel.unsqueeze(2)
 
 
 def _along(value: Any, argument: str, across: int) -> tuple[int, Any]:
@@ -96,5 +103,7 @@ def _along(value: Any, argument: str, across: int) -> tuple[int, Any]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 1:
             raise ValueError(f"{argument} must be one int, but is {tuple(value)!r}.")
-        return across, value[0]
+        value = value[0]
+    if as_int(value) is None:
+        raise TypeError(f"{argument} must be one int, but is {value!r}.")
     return across, value

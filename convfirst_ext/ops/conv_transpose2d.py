@@ -54,6 +54,8 @@ def conv_transpose2d(
     check_same_kind(weight, "weight", input)
     if 0 in weight.shape:
         raise ValueError(f"weight must have no empty dimension, but has shape {tuple(weight.shape)}.")
+    if isinstance(padding, (tuple, list)) and len(padding) == 4:
+        raise ValueError(f"padding must be one int or two, but is {padding!r}.")
     window, extra, group_count = check_transposed(
         input, weight, bias, stride, padding, output_padding, groups, dilation
     )

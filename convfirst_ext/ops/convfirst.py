@@ -7,10 +7,12 @@ from torch import Tensor
 
 from convfirst_ext.ops import cuda_blocks
 from convfirst_ext.ops.activation import apply_activation, check_activation
-from convfirst_ext.ops.checks import check_bias, check_input, check_same_kind, check_tensor
+from convfirst_ext.ops.checks import Window, check_bias, check_input, check_same_kind, check_tensor, output_size
 from convfirst_ext.ops.cuda_blocks import GROUP_WIDTH
 from convfirst_ext.ops.layout import restore_layout
 from convfirst_ext.ops.single import wants_gradient
+
+_WINDOW = Window((1, 1), (1, 1, 1, 1), (1, 1))
 
 
 def convfirst(
@@ -60,19 +62,24 @@ def convfirst(
         raise ValueError(f"input must have a multiple of {GROUP_WIDTH} channels, but has shape {tuple(input.shape)}.")
     check_tensor(expand_weight, "expand_weight", 4)
     hidden = expand_weight.shape[0]
+    if hidden == 0:
+        raise ValueError(f"expand_weight must have no empty dimension, but has shape {tuple(expand_weight.shape)}.")
     for name, weight, shape in (
         ("conv_weight", conv_weight, (channels, GROUP_WIDTH, 3, 3)),
         ("expand_weight", expand_weight, (hidden, channels, 1, 1)),
         ("project_weight", project_weight, (channels, hidden, 1, 1)),
     ):
         check_same_kind(check_tensor(weight, name, 4), name, input)
-        if tuple(weight.shape) != shape or hidden == 0:
+        if tuple(weight.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}, but has {tuple(weight.shape)}.")
     check_bias(conv_bias, channels, input, "conv_bias")
     check_bias(expand_bias, hidden, input, "expand_bias")
     check_bias(project_bias, channels, input, "project_bias")
     check_activation(conv_activation, "conv_activation")
     check_activation(activation, "activation")
+    if not isinstance(residual, bool):
+        raise TypeError(f"residual must be True or False, but is {type(residual).__name__}.")
+    output_size(input, (3, 3), _WINDOW)
     weights, biases = (conv_weight, expand_weight, project_weight), (conv_bias, expand_bias, project_bias)
     if wants_gradient(input, *weights, *biases) or cuda_blocks.convfirst_reason(input, hidden, conv_activation):
         x = F.conv2d(input, conv_weight, conv_bias, padding=1, groups=channels // GROUP_WIDTH)

@@ -25,11 +25,15 @@ _depthwise_separable = _raw.depthwise_separable_packed.default
 
 def pack_weight(weight: Tensor) -> Tensor:
     """Packs an (O, K, R, S) weight into (ceil(O / 16), R, S, K, 16) float32."""
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a Tensor, but is {type(weight).__name__}.")
     return _raw.pack_weight.default(weight.detach())
 
 
 def pack_transposed_weight(weight: Tensor, groups: int) -> Tensor:
     """Packs the (C, O / groups, R, S) weight of a transposed convolution into (ceil(O / 16), R, S, C / groups, 16)."""
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a Tensor, but is {type(weight).__name__}.")
     return _raw.pack_transposed_weight.default(weight.detach(), groups)
 
 
@@ -38,6 +42,10 @@ def pack_bias(bias: Tensor | None, channels: int) -> Tensor:
     whole = -(-channels // LANES) * LANES
     if bias is None:
         return torch.zeros(whole)
+    if not isinstance(bias, Tensor):
+        raise TypeError(f"bias must be a Tensor or None, but is {type(bias).__name__}.")
+    if bias.shape != (channels,):
+        raise ValueError(f"bias must have {channels} elements, but has shape {tuple(bias.shape)}.")
     return F.pad(bias.detach().float(), (0, whole - channels))
 
 
@@ -73,8 +81,14 @@ def conv2d(
         (N, O, H', W') in channels_last and input's dtype.
 
     Raises:
+        TypeError: a tensor is None.
+        ValueError: there is no such kernel.
         RuntimeError: an argument does not fit the others.
     """
+    if kernel not in _CONVOLUTIONS:
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, but is {kernel!r}.")
+    if input is None or weight is None or bias is None:
+        raise TypeError("input, weight and bias must be Tensors, but one is None.")
     return _CONVOLUTIONS[kernel](
         input, weight, bias, residual, stride, padding, dilation, groups, out_channels, activation
     )

@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from convfirst_ext.ops import cuda
-from convfirst_ext.ops.checks import IntOrPair, check_same_kind, check_tensor, check_window, output_size
+from convfirst_ext.ops.checks import (
+    IntOrPair,
+    as_int,
+    check_same_kind,
+    check_tensor,
+    check_weight_size,
+    check_window,
+    output_size,
+)
 from convfirst_ext.ops.layout import to_channels_last
 
 _raw = torch.ops.convfirst
@@ -51,10 +59,10 @@ def strided_weight_grad(
     check_same_kind(grad_output, "grad_output", input)
     if input.dtype != torch.float32:
         raise TypeError(f"input must have dtype float32, but has {input.dtype}.")
-    if len(weight_size) != 4 or min(weight_size) < 1:
-        raise ValueError(f"weight_size must be four positive numbers, but is {tuple(weight_size)}.")
     window = check_window(stride, padding, dilation)
-    out_channels, group_in, *kernel = weight_size
+    out_channels, group_in, *kernel = check_weight_size(weight_size)
+    if as_int(groups) is None:
+        raise TypeError(f"groups must be an int, but is {type(groups).__name__}.")
     if groups < 1 or group_in * groups != input.shape[1] or out_channels % groups:
         raise ValueError(
             f"groups must divide {out_channels} output channels and leave {group_in} of {input.shape[1]} input "

@@ -62,6 +62,10 @@ class Checkpoint:
             raise CheckpointError(f"{path} is a checkpoint of version {content.get('version')}, this is {_VERSION}")
         try:
             config = TrainingConfig(**content["config"])
+            kinds = {"epoch": int, "data": dict, "trainer": dict, "random_states": list}
+            for name, kind in kinds.items():
+                if not isinstance(content[name], kind):
+                    raise TypeError(f"{name} must be {kind.__name__}, but is {type(content[name]).__name__}")
             parts = (content[name] for name in ("data", "trainer", "random_states"))
             return cls(content["epoch"], config, *parts)
         except (KeyError, TypeError, ConfigError) as error:

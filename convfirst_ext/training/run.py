@@ -84,11 +84,16 @@ class _Run:
     def _restore(self, checkpoint: Checkpoint, data: ImageData) -> None:
         if checkpoint.data != self.data_description:
             raise CheckpointError(f"data must be the images that the run began with, got others in {self.config.data}")
-        self.trainer.load_state_dict(checkpoint.trainer)
+        has_states = len(checkpoint.random_states) == self.group.size
+        try:
+            self.trainer.load_state_dict(checkpoint.trainer)
+            if has_states:
+                restore_random_states(checkpoint.random_states[self.group.rank], self.group.device)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"the checkpoint does not hold the state of this run's network: {reason}") from error
         self.done = checkpoint.epoch
-        if len(checkpoint.random_states) == self.group.size:
-            restore_random_states(checkpoint.random_states[self.group.rank], self.group.device)
-        else:
+        if not has_states:
             before = len(checkpoint.random_states)
             self.tell(f"The run had {before} processes and now has {self.group.size}: its losses will not be the same.")
 

@@ -9,6 +9,7 @@
 
 #include "chain_program.h"
 #include "depth_first.h"
+#include "interrupts.h"
 #include "kept_memory.h"
 #include "microkernels/isa.h"
 #include "parallel.h"
@@ -52,7 +53,10 @@ class Chain {
   void run(void* out, double* seconds) {
     const TeamLease lease(torch::stable::get_num_threads());
     char* arena = reinterpret_cast<char*>(arena_of_thread().floats(arena_bytes_ / 4));
-    for (int64_t n = 0; n < input_.n; n += group_) run_group(n, std::min(group_, input_.n - n), arena, out, seconds);
+    Interrupts interrupts;
+    for (int64_t n = 0; n < input_.n; n += group_) {
+      run_group(n, std::min(group_, input_.n - n), arena, out, seconds, interrupts);
+    }
   }
 
  private:
@@ -163,7 +167,7 @@ class Chain {
     return offset;
   }
 
-  void run_group(int64_t first, int64_t images, char* arena, void* out, double* seconds) {
+  void run_group(int64_t first, int64_t images, char* arena, void* out, double* seconds, Interrupts& interrupts) {
     const void* in = offset(outside_.data, outside_.storage, first * input_.h * input_.w * input_.c);
     void* result = offset(out, outside_.storage, first * steps_.back().image_elements());
     if (widens()) widen_input(in, images, arena + values_[0].offset);
@@ -173,6 +177,7 @@ class Chain {
       return arena + values_[value].offset;
     };
     for (const Segment<E>& segment : segments_) {
+      interrupts.check();
       const int64_t last = segment.first + segment.count;
       const ChainStep<E>& step = steps_[segment.first];
       const void* residual = step.residual < 0 ? nullptr : data_of(step.residual);
