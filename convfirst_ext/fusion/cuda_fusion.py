@@ -46,9 +46,8 @@ def fuse_block(block: nn.Module) -> nn.Module | None:
 
 def _fuse_convfirst(block: ConvFirst) -> FusedConvFirst | None:
     activation = activation_name(block.activation)
-    if block.blur is not None or block.project.out_channels != block.convolution.in_channels:
-        return None
-    if activation is None or not _is_plain(block.convolution):
+    stride = 1 if block.blur is None else block.blur.stride
+    if activation is None or stride > 2 or not _is_plain(block.convolution):
         return None
     pairs = (
         (block.convolution, block.convolution_norm),
@@ -57,7 +56,7 @@ def _fuse_convfirst(block: ConvFirst) -> FusedConvFirst | None:
     )
     folded = [_fold(conv, norm) for conv, norm in pairs]
     weights, biases = zip(*folded, strict=True)
-    return FusedConvFirst(weights, biases, activation, block.adds_input)
+    return FusedConvFirst(weights, biases, activation, stride, block.adds_input)
 
 
 def _fuse_mbconv(block: MBConv) -> FusedMBConv | None:

@@ -21,29 +21,32 @@ class FusedConvFirst(nn.Module):
         weights: of convolution, expansion and projection.
         biases: of the three, in the weights' dtype.
         activation: behind the expansion, one of ``ops.ACTIVATIONS``.
+        stride: 1 or 2.
         residual: whether the input is added.
     """
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, residual: bool) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, stride: int, residual: bool
+    ) -> None:
         super().__init__()
         self.conv_weight, self.expand_weight, self.project_weight = (nn.Parameter(t, False) for t in weights)
         self.conv_bias, self.expand_bias, self.project_bias = (nn.Parameter(t, False) for t in biases)
-        self.activation, self.residual = activation, residual
+        self.activation, self.stride, self.residual = activation, stride, residual
 
     def describe(self) -> str:
         """The kernel's name."""
-        return "convfirst"
+        return "convfirst" if self.stride == 1 else "convfirst, blur pool"
 
     def reason_against(self, input: Tensor) -> str:
         """Why torch's layers run for such an input, or nothing."""
-        return cuda_blocks.convfirst_reason(input, self.expand_weight.shape[0], "identity")
+        hidden, outputs = self.expand_weight.shape[0], self.project_weight.shape[0]
+        return cuda_blocks.convfirst_reason(input, hidden, outputs, self.stride, "identity")
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
+        """(N, C, H, W) to (N, O, H', W'), where H' = ceil(H / stride)."""
         layers = self.conv_weight, self.conv_bias, self.expand_weight, self.expand_bias
-        return ops.convfirst(
-            input, *layers, self.project_weight, self.project_bias, activation=self.activation, residual=self.residual
-        )
+        products = *layers, self.project_weight, self.project_bias
+        return ops.convfirst(input, *products, self.stride, activation=self.activation, residual=self.residual)
 
 
 class FusedMBConv(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,12 @@ _raw = torch.ops.convfirst
 _PLAIN_3X3 = Window((1, 1), (1, 1, 1, 1), (1, 1))
 
 
-def convfirst_reason(input: Tensor, hidden: int, conv_activation: str) -> str:
-    """Why torch's layers run a ConvFirst block of so many hidden channels, or nothing."""
+def convfirst_reason(input: Tensor, hidden: int, outputs: int, stride: int, conv_activation: str) -> str:
+    """Why torch's layers run a ConvFirst block of so many hidden and output channels, or nothing."""
     if conv_activation not in ("identity", "relu"):
         return f"activation {conv_activation} behind the convolution"
+    if max(stride * input.shape[1], outputs) > MOST_CHANNELS or outputs % GROUP_WIDTH:
+        return f"more than {MOST_CHANNELS} channels, or output channels that are no multiple of {GROUP_WIDTH}"
     return _reason(input, hidden, GROUP_WIDTH)
 
 
@@ -74,13 +78,16 @@ def run_convfirst(
     input: Tensor,
     weights: tuple[Tensor, Tensor, Tensor],
     biases: tuple[Tensor | None, Tensor | None, Tensor | None],
-    conv_activation: str,
-    activation: str,
+    activations: tuple[str, str],
+    stride: int,
     residual: bool,
 ) -> Tensor:
-    """A block without ``convfirst_reason``; weights and biases of convolution, expansion and projection."""
+    """A block without ``convfirst_reason``; weights and biases of convolution, expansion and projection.
+
+    The activations are those behind the convolution and behind the expansion.
+    """
     layers = _with_biases(weights, biases)
-    return _raw.convfirst.default(to_channels_last(input), *layers, conv_activation, activation, residual)
+    return _raw.convfirst.default(to_channels_last(input), *layers, *activations, stride, residual)
 
 
 def run_mbconv(
@@ -106,6 +113,17 @@ def _wide(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach().float().contiguous()
 
 
+def _fake_convfirst(input: Tensor, *rest: Any) -> Tensor:
+    project_weight, stride = rest[4], rest[-2]
+    height, width = (-(-size // stride) for size in input.shape[2:])
+    return _empty_channels_last(input, project_weight.shape[0], height, width)
+
+
+def _empty_channels_last(input: Tensor, channels: int, height: int, width: int) -> Tensor:
+    shape = (len(input), channels, height, width)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+
+
 if not cuda.REASON_AGAINST:
-    for _name in ("convfirst", "mbconv"):
-        torch.library.register_fake(f"convfirst::{_name}", lambda input, *rest: torch.empty_like(input))
+    torch.library.register_fake("convfirst::convfirst", _fake_convfirst)
+    torch.library.register_fake("convfirst::mbconv", lambda input, *rest: torch.empty_like(input))

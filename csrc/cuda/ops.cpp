@@ -4,7 +4,8 @@
 STABLE_TORCH_LIBRARY_FRAGMENT(CONVFIRST_NAMESPACE, m) {
   m.def(
       "convfirst(Tensor input, Tensor conv_weight, Tensor? conv_bias, Tensor expand_weight, Tensor? expand_bias, "
-      "Tensor project_weight, Tensor? project_bias, str conv_activation, str activation, bool residual) -> Tensor");
+      "Tensor project_weight, Tensor? project_bias, str conv_activation, str activation, int stride, bool residual) -> "
+      "Tensor");
   m.def(
       "mbconv(Tensor input, Tensor expand_weight, Tensor? expand_bias, Tensor conv_weight, Tensor? conv_bias, "
       "Tensor project_weight, Tensor? project_bias, Tensor? se_reduce_weight, Tensor? se_reduce_bias, "

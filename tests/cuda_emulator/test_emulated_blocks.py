@@ -23,10 +23,19 @@ def test_convfirst(layout: torch.memory_format) -> None:
     image = torch.randn(2, 16, 6, 7).half().contiguous(memory_format=layout)
     weights = weights_of((16, 8, 3, 3), (48, 16, 1, 1), (16, 48, 1, 1))
     biases = torch.randn(16).half(), None, torch.randn(16).half()
-    actual = cuda_blocks.run_convfirst(image, weights, biases, "relu", "silu", True)
+    actual = cuda_blocks.run_convfirst(image, weights, biases, ("relu", "silu"), 1, True)
     layers = [part for pair in zip(weights, biases, strict=True) for part in pair]
     expected = ops.convfirst(image, *layers, conv_activation="relu", activation="silu")
     torch.testing.assert_close(actual, expected, rtol=4e-3, atol=8e-3)
+
+
+def test_convfirst_of_stride_two() -> None:
+    image = torch.randn(2, 16, 6, 7).half()
+    weights = weights_of((16, 8, 3, 3), (48, 32, 1, 1), (24, 48, 1, 1))
+    biases = None, torch.randn(48).half(), torch.randn(24).half()
+    actual = cuda_blocks.run_convfirst(image, weights, biases, ("identity", "relu"), 2, False)
+    layers = [part for pair in zip(weights, biases, strict=True) for part in pair]
+    torch.testing.assert_close(actual, ops.convfirst(image, *layers, 2, residual=False), rtol=4e-3, atol=8e-3)
 
 
 @pytest.mark.parametrize("squeezes", [True, False])
