@@ -8,6 +8,7 @@ from torch import Tensor
 
 from convfirst_ext.ops import cuda_blocks
 from convfirst_ext.ops.activation import apply_activation, check_activation
+from convfirst_ext.ops.blur_pool import blur_pool
 from convfirst_ext.ops.checks import check_bias, check_input, check_same_kind, check_tensor
 from convfirst_ext.ops.cuda_blocks import GROUP_WIDTH
 from convfirst_ext.ops.layout import restore_layout
@@ -88,16 +89,9 @@ def convfirst(
     if wants_gradient(input, *weights, *biases) or reason:
         x = F.conv2d(input, conv_weight, conv_bias, padding=1, groups=channels // GROUP_WIDTH)
         x = apply_activation(conv_activation, x)
-        x = x if stride == 1 else torch.cat((_blur(input), _blur(x)), 1)
+        x = x if stride == 1 else torch.cat((blur_pool(input), blur_pool(x)), 1)
         x = apply_activation(activation, F.conv2d(x, expand_weight, expand_bias))
         x = F.conv2d(x, project_weight, project_bias)
         return input + x if residual else x
     output = cuda_blocks.run_convfirst(input, weights, biases, (conv_activation, activation), stride, residual)
     return restore_layout(output, input, conv_weight)
-
-
-def _blur(input: Tensor) -> Tensor:
-    """What ``nn.BlurPool`` with stride 2 gives."""
-    taps = input.new_tensor([0.25, 0.5, 0.25])
-    weight = (taps[:, None] * taps).expand(input.shape[1], 1, 3, 3)
-    return F.conv2d(F.pad(input, (1, 1, 1, 1), mode="reflect"), weight, stride=2, groups=input.shape[1])
