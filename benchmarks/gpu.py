@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks import RESULTS, gpu_cases, gpu_timing
+from benchmarks import RESULTS, gpu_blocks, gpu_cases, gpu_timing
 from convfirst_ext.bench.results import ResultFile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +131,9 @@ def kernels(run: Run, only: str = "") -> None:
         torch.cuda.empty_cache()
 
 
-def describe(case: gpu_cases.Case, timings: dict[str, Any], ceilings: gpu_timing.Ceilings) -> dict[str, Any]:
+def describe(
+    case: gpu_cases.Case | gpu_blocks.BlockCase, timings: dict[str, Any], ceilings: gpu_timing.Ceilings
+) -> dict[str, Any]:
     """A case's record: times, and for ours the rates and the share of the roofline."""
     floor = ceilings.floor(case.bytes_moved, case.flops, case.dtype)
     record: dict[str, Any] = {"step": "kernels", "case": str(case), "timings": timings, "floor_us": floor * 1e6}

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from convfirst_ext import ops
+from convfirst_ext.nn.window import FusedWindow
 from convfirst_ext.ops import cuda_blocks
 from convfirst_ext.ops.checks import Window
-from convfirst_ext.ops.cuda_blocks import GROUP_WIDTH
+from convfirst_ext.ops.mbconv_passes import passes_reason
 
-_WINDOW = Window((1, 1), (1, 1, 1, 1), (1, 1))
+PLAIN_3X3 = FusedWindow((3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
 
 
 class FusedConvFirst(nn.Module):
@@ -50,43 +51,64 @@ class FusedConvFirst(nn.Module):
 
 
 class FusedMBConv(nn.Module):
-    """``ops.mbconv`` of group width 8, 3x3 and stride 1, on weights and biases of its own.
+    """``ops.mbconv`` on weights and biases of its own.
 
     Args:
-        weights: of expansion, convolution and projection.
-        biases: of the three, in the weights' dtype.
+        weights: of expansion, convolution and projection; None for no expansion.
+        biases: of the three, in the weights' dtype, or None.
         squeeze_excite: behind the convolution, or None.
         activation: behind expansion and convolution, one of ``ops.ACTIVATIONS``.
         residual: whether the input is added.
+        window: of the convolution.
+        blur: whether BlurPool with stride 2 follows the convolution.
+        output_activation: behind the projection.
     """
+
+    expand_weight: Tensor | None
+    expand_bias: Tensor | None
+    conv_weight: Tensor
+    conv_bias: Tensor | None
+    project_weight: Tensor
+    project_bias: Tensor | None
 
     def __init__(
         self,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
+        weights: Sequence[Tensor | None],
+        biases: Sequence[Tensor | None],
         squeeze_excite: ops.SqueezeExcite | None,
         activation: str,
         residual: bool,
+        *,
+        window: FusedWindow = PLAIN_3X3,
+        blur: bool = False,
+        output_activation: str = "identity",
     ) -> None:
         super().__init__()
-        self.expand_weight, self.conv_weight, self.project_weight = (nn.Parameter(t, False) for t in weights)
-        self.expand_bias, self.conv_bias, self.project_bias = (nn.Parameter(t, False) for t in biases)
+        for name, weight, bias in zip(("expand", "conv", "project"), weights, biases, strict=True):
+            self._register(f"{name}_weight", weight)
+            self._register(f"{name}_bias", bias)
         self.activation, self.residual = activation, residual
+        self.window, self.blur, self.output_activation = window, blur, output_activation
         self.squeezes = squeeze_excite is not None
         if squeeze_excite is not None:
             names = "se_reduce_weight", "se_reduce_bias", "se_expand_weight", "se_expand_bias"
             for name, tensor in zip(names, squeeze_excite[:4], strict=True):
-                self.register_parameter(name, None if tensor is None else nn.Parameter(tensor, False))
+                self._register(name, None if tensor is None else tensor.to(self.conv_weight))
             self.se_activation, self.se_gate = squeeze_excite.activation, squeeze_excite.gate
+
+    def _register(self, name: str, tensor: Tensor | None) -> None:
+        self.register_parameter(name, None if tensor is None else nn.Parameter(tensor, False))
 
     def describe(self) -> str:
         """The kernel's name."""
-        return "mbconv, squeeze-excite" if self.squeezes else "mbconv"
+        name = "depthwise separable" if self.expand_weight is None else "mbconv"
+        return name + ", blur pool" * self.blur + ", squeeze-excite" * self.squeezes
 
     def reason_against(self, input: Tensor) -> str:
         """Why single layers run for such an input, or nothing."""
         weights = self.expand_weight, self.conv_weight, self.project_weight
-        return cuda_blocks.mbconv_reason(input, weights, _WINDOW, self._squeeze_excite())
+        window = Window(self.window.stride, self.window.padding_for(input), self.window.dilation)
+        return passes_reason(input, weights, window, self.blur, self._squeeze_excite())
 
     def _squeeze_excite(self) -> ops.SqueezeExcite | None:
         if not self.squeezes:
@@ -94,17 +116,21 @@ class FusedMBConv(nn.Module):
         tensors = self.se_reduce_weight, self.se_reduce_bias, self.se_expand_weight, self.se_expand_bias
         return ops.SqueezeExcite(*tensors, self.se_activation, self.se_gate)  # type: ignore[arg-type]
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, O, H, W)."""
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) to (N, O, H', W'), plus the residual, or the input where the block adds it."""
         layers = self.expand_weight, self.expand_bias, self.conv_weight, self.conv_bias
         return ops.mbconv(
             input,
             *layers,
             self.project_weight,
             self.project_bias,
-            padding=1,
-            groups=self.conv_weight.shape[0] // GROUP_WIDTH,
+            self.window.stride,
+            self.window.padding_for(input),
+            self.window.dilation,
+            groups=self.conv_weight.shape[0] // self.conv_weight.shape[1],
             activation=self.activation,
+            output_activation=self.output_activation,
+            blur=self.blur,
             squeeze_excite=self._squeeze_excite(),
-            residual=input if self.residual else None,
+            residual=input if self.residual else residual,
         )

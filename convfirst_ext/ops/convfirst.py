@@ -57,7 +57,7 @@ def convfirst(
         TypeError: an argument has the wrong type or dtype.
         ValueError: an argument's shape or value does not fit.
 
-    Source: Lavin, On the Efficiency of Convolutional Neural Networks, arXiv 2404.03617, section 5.3, figures 6(b) and 6(c).
+    Source: Lavin, On the Efficiency of Convolutional Neural Networks, arXiv 2404.03617, figures 6(b) and 6(c).
     """
     check_input(input)
     channels = input.shape[1]

@@ -20,7 +20,7 @@ from convfirst_ext.ops.checks import (
     check_window,
     output_size,
 )
-from convfirst_ext.ops.conv_bias_block import BiasLayer, conv_bias_block
+from convfirst_ext.ops.conv_bias_block import BiasLayer, conv_bias_block, gate_of
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
 from convfirst_ext.ops.mbconv_passes import passes_reason, run_passes
 from convfirst_ext.ops.single import wants_gradient
@@ -106,7 +106,7 @@ def mbconv(
     if blur:
         if min(size) < 2:
             raise ValueError(f"input must give 2x2 pixels to blur, but the convolution gives {size}.")
-        size = tuple((side + 1) // 2 for side in size)
+        size = (size[0] + 1) // 2, (size[1] + 1) // 2
     check_residual(residual, (input.shape[0], out_channels, *size), input)
 
     weights = (expand_weight, expand_bias, conv_weight, conv_bias, project_weight, project_bias, residual)
@@ -127,7 +127,8 @@ def mbconv(
             steps.insert(0, BiasLayer("pointwise", expand_weight, expand_bias, check_window(1, 0, 1), 1, activation))
         if blur:
             x = blur_pool(conv_bias_block(input, steps[:-1], None, None))
-            output = conv_bias_block(x, steps[-1:], squeeze_excite, residual)
+            x = x if squeeze_excite is None else x * gate_of(x, squeeze_excite)
+            output = conv_bias_block(x, steps[-1:], None, residual)
         else:
             output = conv_bias_block(input, steps, squeeze_excite, residual)
         return restore_layout(output, input, conv_weight)

@@ -83,9 +83,7 @@ def run_passes(
     )
 
 
-def passes_size(
-    size: Sequence[int], kernel: int, stride: int, padding: Sequence[int], blur: bool
-) -> tuple[int, int]:
+def passes_size(size: Sequence[int], kernel: int, stride: int, padding: Sequence[int], blur: bool) -> tuple[int, int]:
     """Height and width of the output for those of the input."""
     left, right, top, bottom = padding
     sides = (size[0] + top + bottom, size[1] + left + right)

@@ -5,7 +5,7 @@
 // Tile: 8 warps take up to 256 pixels of the input, whole images or a tile with its halo; the plan chooses. They expand
 // 64 channels of them: A and B come 32 input channels at a time, two stages of cp.async deep, a warp takes 32 pixels.
 // Without expansion the pixels are copied as they are. What lies outside of the image is one row of zeros. Depthwise: a
-// thread takes 8 channels of 4 outputs side by side. Group width 8: a warp takes a group, 16 pixels and two taps a
+// thread takes 8 channels of 2 or 4 outputs side by side. Group width 8: a warp takes a group, 16 pixels and two taps a
 // product; results go through shared memory, where they are blurred with edges reflected. Sums are added up by thread,
 // warp and block in a fixed order. Layout: NHWC, 16-byte aligned, channels multiples of 8; sums are fp32.
 //
@@ -39,7 +39,8 @@ struct HiddenShape {
   static constexpr int kExpanded = (kHiddenPixels + 1) * kHiddenRow;
   static constexpr int kStage = (kHiddenPixels + kHiddenSlice) * kDepthStride;
   static constexpr int kWeights = kGrouped ? kHiddenVectors * kTaps * 2 * kWarp : kTaps * kHiddenSlice;
-  static constexpr int kNumbers = 2 * kHiddenWarps * kHiddenSlice;  // fp32 sums of warps
+  static constexpr int kCell = kKernel == 3 ? 4 : 2;  // outputs side by side that a thread computes at a time
+  static constexpr int kNumbers = 2 * (kHiddenWarps + 1) * kHiddenSlice;  // fp32: sums of warps, then biases
   static constexpr int64_t kBytes = 2 * (kExpanded + 2 * kStage + kWeights + kNumbers);
 };
 
@@ -56,6 +57,7 @@ struct HiddenKernel {
   int warp, lane, slice, image, images, tile;  // the first channel, the first image and their number
   HiddenSpan out_y, out_x, conv_y, conv_x, in_y, in_x;
 
+  CONVFIRST_DEVICE Shared<float> biases() const { return warp_sums + kHiddenWarps * kHiddenSlice; }
   CONVFIRST_DEVICE int seen() const { return in_y.count * in_x.count; }  // pixels of an image
   CONVFIRST_DEVICE static float bias_of(const Buffer& bias, int i, int count) {
     return bias.data && i < count ? Global<const float>(bias).load(i) : 0.0f;
@@ -178,6 +180,9 @@ struct HiddenKernel {
         conv_weights.store(i, valid ? weight.load(static_cast<int64_t>(channel) * Shape::kTaps + tap) : zero);
       }
     }
+    for (int i = static_cast<int>(threadIdx.x); i < kHiddenSlice; i += kHiddenThreads) {
+      biases().store(i, bias_of(pass.conv_bias, slice + i, pass.hidden));
+    }
     for (int i = static_cast<int>(threadIdx.x); i < kHiddenRow; i += kHiddenThreads) {
       expanded.store(kHiddenPixels * kHiddenRow + i, zero);
     }
@@ -219,9 +224,9 @@ struct HiddenKernel {
     __syncthreads();  // they are no longer read
   }
 
-  // Depthwise, 4 outputs side by side from column x of row y.
-  CONVFIRST_DEVICE void sum_cell(int of_image, int y, int x, int own, float (&sums)[4][8]) const {
-    constexpr int kKernel = Shape::kKernel, kStride = Shape::kStride;
+  // Depthwise, outputs side by side from column x of row y.
+  CONVFIRST_DEVICE void sum_cell(int of_image, int y, int x, int own, float (&sums)[Shape::kCell][8]) const {
+    constexpr int kKernel = Shape::kKernel, kStride = Shape::kStride, kCell = Shape::kCell;
     CONVFIRST_NO_UNROLL
     for (int r = 0; r < kKernel; ++r) {
       float w[kKernel][8];
@@ -232,10 +237,10 @@ struct HiddenKernel {
         for (int i = 0; i < 8; ++i) w[s][i] = to_float(stored[i]);
       }
       CONVFIRST_UNROLL
-      for (int column = 0; column < 3 * kStride + kKernel; ++column) {
+      for (int column = 0; column < (kCell - 1) * kStride + kKernel; ++column) {
         const auto stored = (pixel_at(of_image, y + r, x + column) + own).template load_vector<8>(0);
         CONVFIRST_UNROLL
-        for (int q = 0; q < 4; ++q) {
+        for (int q = 0; q < kCell; ++q) {
           const int s = column - q * kStride;
           if (s < 0 || s >= kKernel) continue;
           CONVFIRST_UNROLL
@@ -246,19 +251,22 @@ struct HiddenKernel {
   }
 
   CONVFIRST_DEVICE void convolve_depthwise(int of_image) const {
-    const int own = static_cast<int>(threadIdx.x) % kHiddenVectors * 8, cells = ceil_div(out_x.count, 4);
-    float bias[8], total[8] = {};
-    CONVFIRST_UNROLL
-    for (int i = 0; i < 8; ++i) bias[i] = bias_of(pass.conv_bias, slice + own + i, pass.hidden);
+    constexpr int kCell = Shape::kCell;
+    const int own = static_cast<int>(threadIdx.x) % kHiddenVectors * 8, cells = ceil_div(out_x.count, kCell);
+    float total[8] = {};
     for (int i = static_cast<int>(threadIdx.x) / kHiddenVectors; i < out_y.count * cells; i += kCells) {
-      const int p = out_y.first + i / cells, q = out_x.first + i % cells * 4;
-      float sums[4][8];
+      const int p = out_y.first + i / cells, q = out_x.first + i % cells * kCell;
+      float sums[kCell][8];
       CONVFIRST_UNROLL
-      for (int k = 0; k < 32; ++k) sums[k / 8][k % 8] = bias[k % 8];
+      for (int k = 0; k < 8; ++k) {
+        const float bias = biases().load(own + k);
+        CONVFIRST_UNROLL
+        for (int column = 0; column < kCell; ++column) sums[column][k] = bias;
+      }
       sum_cell(of_image, p * Shape::kStride - pass.top, q * Shape::kStride - pass.left, own, sums);
       activate(sums, pass.activation);
       CONVFIRST_UNROLL
-      for (int k = 0; k < 4; ++k) {
+      for (int k = 0; k < kCell; ++k) {
         if (q + k < out_x.first + out_x.count) emit(of_image, p, q + k, sums[k], total);
       }
     }

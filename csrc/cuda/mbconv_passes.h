@@ -13,7 +13,7 @@ enum class HiddenKind : int { kDepthwise3, kDepthwise5, kGrouped3 };
 struct HiddenTile {
   int images, rows, columns;    // of outputs
   int tile_rows, tile_columns;  // tiles of an image
-  int tiles() const { return tile_rows * tile_columns; }
+  __host__ __device__ int tiles() const { return tile_rows * tile_columns; }
 };
 
 // h = activation(conv(activation(expand(input)))), blurred and subsampled by 2 where `blurs`, and its sums over the

@@ -151,8 +151,6 @@ def test_the_order_of_threads_changes_nothing(library: ctypes.CDLL) -> None:
         (Block(16, 64, 16, 0, (1, 4, 4), expands=False), torch.float16, "expand_weight must be given"),
     ],
 )
-def test_what_no_kernel_takes_is_named(
-    library: ctypes.CDLL, block: Block, dtype: torch.dtype, message: str
-) -> None:
+def test_what_no_kernel_takes_is_named(library: ctypes.CDLL, block: Block, dtype: torch.dtype, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         run(block, make(block, dtype), None)
