@@ -39,7 +39,8 @@ struct HiddenShape {
   static constexpr int kExpanded = (kHiddenPixels + 1) * kHiddenRow;
   static constexpr int kStage = (kHiddenPixels + kHiddenSlice) * kDepthStride;
   static constexpr int kWeights = kGrouped ? kHiddenVectors * kTaps * 2 * kWarp : kTaps * kHiddenSlice;
-  static constexpr int kCell = kKernel == 3 ? 4 : 2;  // outputs side by side that a thread computes at a time
+  static constexpr int kCell =
+      kKernel == 3 && kStride == 1 ? 4 : 2;  // outputs side by side that a thread computes at a time
   static constexpr int kNumbers = 2 * (kHiddenWarps + 1) * kHiddenSlice;  // fp32: sums of warps, then biases
   static constexpr int64_t kBytes = 2 * (kExpanded + 2 * kStage + kWeights + kNumbers);
 };
@@ -49,13 +50,34 @@ struct HiddenSpan {
   int first, count;
 };
 
+// What `count` positions from `first` on read of `size` positions through a window; positions outside do not exist.
+CONVFIRST_DEVICE HiddenSpan seen_span(HiddenSpan of, int stride, int before, int kernel, int size) {
+  const int first = of.first * stride - before, last = (of.first + of.count - 1) * stride - before + kernel - 1;
+  const int begin = first < 0 ? 0 : first, end = last < size ? last + 1 : size;
+  return {begin, end - begin};
+}
+
+// Tile number `number` of `size` positions, `count` each.
+CONVFIRST_DEVICE HiddenSpan span_of(int number, int count, int size) {
+  const int first = number * count;
+  return {first, size - first < count ? size - first : count};
+}
+
 template <class T, class Shape>
 struct HiddenKernel {
   const HiddenPass& pass;
   Shared<T> expanded, stages, conv_weights;
   Shared<float> warp_sums;
   int warp, lane, slice, image, images, tile;  // the first channel, the first image and their number
-  HiddenSpan out_y, out_x, conv_y, conv_x, in_y, in_x;
+  HiddenSpan in_y, in_x;                       // of the input
+
+  // Of the outputs and of the convolution; computed where they are needed, so that no register holds them all along.
+  CONVFIRST_DEVICE HiddenSpan out_y() const { return span_of(tile / pass.tile.tile_columns, pass.tile.rows, pass.p); }
+  CONVFIRST_DEVICE HiddenSpan out_x() const {
+    return span_of(tile % pass.tile.tile_columns, pass.tile.columns, pass.q);
+  }
+  CONVFIRST_DEVICE HiddenSpan conv_y() const { return pass.blurs ? seen_span(out_y(), 2, 1, 3, pass.conv_h) : out_y(); }
+  CONVFIRST_DEVICE HiddenSpan conv_x() const { return pass.blurs ? seen_span(out_x(), 2, 1, 3, pass.conv_w) : out_x(); }
 
   CONVFIRST_DEVICE Shared<float> biases() const { return warp_sums + kHiddenWarps * kHiddenSlice; }
   CONVFIRST_DEVICE int seen() const { return in_y.count * in_x.count; }  // pixels of an image
@@ -63,18 +85,22 @@ struct HiddenKernel {
     return bias.data && i < count ? Global<const float>(bias).load(i) : 0.0f;
   }
 
-  // The input's element where pixel number `i` of the block starts, or -1.
-  CONVFIRST_DEVICE int64_t source(int i) const {
+  // The block's first image.
+  CONVFIRST_DEVICE Global<const T> first_image() const {
+    return Global<const T>(pass.input) + static_cast<int64_t>(image) * (pass.h * pass.w * pass.c);
+  }
+  // Its element where pixel number `i` of the block starts, or -1.
+  CONVFIRST_DEVICE int source(int i) const {
     const int of_image = i / seen(), at = i - of_image * seen(), y = at / in_x.count, x = at - y * in_x.count;
     if (of_image >= images) return -1;
-    return ((static_cast<int64_t>(image + of_image) * pass.h + in_y.first + y) * pass.w + in_x.first + x) * pass.c;
+    return ((of_image * pass.h + in_y.first + y) * pass.w + in_x.first + x) * pass.c;
   }
 
   CONVFIRST_DEVICE Shared<T> stage(int chunk) const { return stages + chunk % 2 * Shape::kStage; }
 
   // 32 input channels of all pixels, and of the slice's rows of the expansion; zeros beyond either.
-  CONVFIRST_DEVICE void fetch(int chunk, const int64_t (&from)[4]) const {
-    const Global<const T> input(pass.input), weight(pass.expand_weight);
+  CONVFIRST_DEVICE void fetch(int chunk, const int (&from)[4]) const {
+    const Global<const T> input = first_image(), weight(pass.expand_weight);
     const int own = static_cast<int>(threadIdx.x) / 4, vector = static_cast<int>(threadIdx.x) % 4 * 8;
     const int channel = chunk * kDepth + vector;
     const Shared<T> pixels = stage(chunk), rows = pixels + kHiddenPixels * kDepthStride;
@@ -92,7 +118,7 @@ struct HiddenKernel {
   CONVFIRST_DEVICE void multiply(int chunk, float (&d)[2][kHiddenVectors][4]) const {
     const Shared<T> pixel = stage(chunk) + (warp * kPixelsOfWarp + lane % 16) * kDepthStride + lane / 16 * 8;
     const Shared<T> row = stage(chunk) + (kHiddenPixels + lane / 16 * 8 + lane % 8) * kDepthStride + lane / 8 % 2 * 8;
-    CONVFIRST_UNROLL
+    CONVFIRST_NO_UNROLL  // so that all operands fit into registers
     for (int k = 0; k < kDepth; k += 16) {
       unsigned a[2][4];
       load_matrices<false>(a[0], pixel + k);
@@ -111,7 +137,7 @@ struct HiddenKernel {
   }
 
   CONVFIRST_DEVICE void expand() const {
-    int64_t from[4];
+    int from[4];
     CONVFIRST_UNROLL
     for (int i = 0; i < 4; ++i) from[i] = source(i * kHiddenSlice + static_cast<int>(threadIdx.x) / 4);
     const int chunks = ceil_div(pass.c, kDepth), first = warp * kPixelsOfWarp, pixels = images * seen();
@@ -151,7 +177,7 @@ struct HiddenKernel {
 
   // The slice of the input itself, where nothing is expanded.
   CONVFIRST_DEVICE void copy_input() const {
-    const Global<const T> input(pass.input);
+    const Global<const T> input = first_image();
     for (int i = static_cast<int>(threadIdx.x); i < images * seen() * kHiddenVectors; i += kHiddenThreads) {
       const int pixel = i / kHiddenVectors, own = i % kHiddenVectors * 8, channel = slice + own;
       const bool valid = channel < pass.c;
@@ -252,10 +278,11 @@ struct HiddenKernel {
 
   CONVFIRST_DEVICE void convolve_depthwise(int of_image) const {
     constexpr int kCell = Shape::kCell;
-    const int own = static_cast<int>(threadIdx.x) % kHiddenVectors * 8, cells = ceil_div(out_x.count, kCell);
+    const HiddenSpan rows = out_y(), columns = out_x();
+    const int own = static_cast<int>(threadIdx.x) % kHiddenVectors * 8, cells = ceil_div(columns.count, kCell);
     float total[8] = {};
-    for (int i = static_cast<int>(threadIdx.x) / kHiddenVectors; i < out_y.count * cells; i += kCells) {
-      const int p = out_y.first + i / cells, q = out_x.first + i % cells * kCell;
+    for (int i = static_cast<int>(threadIdx.x) / kHiddenVectors; i < rows.count * cells; i += kCells) {
+      const int p = rows.first + i / cells, q = columns.first + i % cells * kCell;
       float sums[kCell][8];
       CONVFIRST_UNROLL
       for (int k = 0; k < 8; ++k) {
@@ -267,7 +294,7 @@ struct HiddenKernel {
       activate(sums, pass.activation);
       CONVFIRST_UNROLL
       for (int k = 0; k < kCell; ++k) {
-        if (q + k < out_x.first + out_x.count) emit(of_image, p, q + k, sums[k], total);
+        if (q + k < columns.first + columns.count) emit(of_image, p, q + k, sums[k], total);
       }
     }
     reduce(of_image, total);
@@ -275,7 +302,8 @@ struct HiddenKernel {
 
   // The warp's group of all the pixels of the convolution, into `convolved`.
   CONVFIRST_DEVICE void convolve_grouped(Shared<T> convolved) const {
-    const int area = conv_y.count * conv_x.count, pixels = images * area, own = warp * 8 + 2 * (lane % 4);
+    const HiddenSpan rows = conv_y(), columns = conv_x();
+    const int area = rows.count * columns.count, pixels = images * area, own = warp * 8 + 2 * (lane % 4);
     const float bias[2] = {bias_of(pass.conv_bias, slice + own, pass.hidden),
                            bias_of(pass.conv_bias, slice + own + 1, pass.hidden)};
     const auto fragment = [&](int tap) {
@@ -284,7 +312,7 @@ struct HiddenKernel {
     for (int first = 0; first < pixels; first += 16) {
       const int i = first + lane % 16 < pixels ? first + lane % 16 : pixels - 1;
       const int of_image = i / area, at = i - of_image * area;
-      const int y = conv_y.first + at / conv_x.count - pass.top, x = conv_x.first + at % conv_x.count - pass.left;
+      const int y = rows.first + at / columns.count - pass.top, x = columns.first + at % columns.count - pass.left;
       const auto place = [&](int tap) { return pixel_at(of_image, y + tap / 3, x + tap % 3) + warp * 8; };
       float d[4] = {bias[0], bias[1], bias[0], bias[1]};
       CONVFIRST_UNROLL
@@ -310,9 +338,10 @@ struct HiddenKernel {
   CONVFIRST_DEVICE static int reflected(int i, int size) { return i < 0 ? -i : i >= size ? 2 * size - 2 - i : i; }
 
   // 8 channels of an output, from where the group convolution is.
-  CONVFIRST_DEVICE void gather(Shared<T> convolved, int p, int q, float (&x)[8]) const {
+  CONVFIRST_DEVICE void gather(Shared<T> convolved, const HiddenSpan& rows, const HiddenSpan& columns, int p, int q,
+                               float (&x)[8]) const {
     const auto add = [&](int y, int column, float factor) {
-      const int at = (y - conv_y.first) * conv_x.count + column - conv_x.first;
+      const int at = (y - rows.first) * columns.count + column - columns.first;
       const auto stored = (convolved + at * kHiddenRow).template load_vector<8>(0);
       CONVFIRST_UNROLL
       for (int i = 0; i < 8; ++i) x[i] += factor * to_float(stored[i]);
@@ -327,12 +356,13 @@ struct HiddenKernel {
 
   CONVFIRST_DEVICE void emit_grouped(Shared<T> convolved, int of_image) const {
     const int own = static_cast<int>(threadIdx.x) % kHiddenVectors * 8;
-    const Shared<T> from = convolved + of_image * conv_y.count * conv_x.count * kHiddenRow + own;
+    const HiddenSpan out_rows = out_y(), out_columns = out_x(), rows = conv_y(), columns = conv_x();
+    const Shared<T> from = convolved + of_image * rows.count * columns.count * kHiddenRow + own;
     float total[8] = {};
-    for (int i = static_cast<int>(threadIdx.x) / kHiddenVectors; i < out_y.count * out_x.count; i += kCells) {
-      const int p = out_y.first + i / out_x.count, q = out_x.first + i % out_x.count;
+    for (int i = static_cast<int>(threadIdx.x) / kHiddenVectors; i < out_rows.count * out_columns.count; i += kCells) {
+      const int p = out_rows.first + i / out_columns.count, q = out_columns.first + i % out_columns.count;
       float x[8] = {};
-      gather(from, p, q, x);
+      gather(from, rows, columns, p, q, x);
       emit(of_image, p, q, x, total);
     }
     reduce(of_image, total);
@@ -356,13 +386,6 @@ struct HiddenKernel {
   }
 };
 
-// What `count` positions from `first` on read of `size` positions through a window; positions outside do not exist.
-CONVFIRST_DEVICE HiddenSpan seen_span(HiddenSpan of, int stride, int before, int kernel, int size) {
-  const int first = of.first * stride - before, last = (of.first + of.count - 1) * stride - before + kernel - 1;
-  const int begin = first < 0 ? 0 : first, end = last < size ? last + 1 : size;
-  return {begin, end - begin};
-}
-
 template <class T, HiddenKind kKind, int kStride>
 __global__ void __launch_bounds__(kHiddenThreads, 2) hidden_kernel(const CONVFIRST_GRID_CONSTANT HiddenPass pass) {
   using Shape = HiddenShape<kKind, kStride>;
@@ -370,32 +393,22 @@ __global__ void __launch_bounds__(kHiddenThreads, 2) hidden_kernel(const CONVFIR
   const int slices = ceil_div(pass.hidden, kHiddenSlice), tiles = plan.tile_rows * plan.tile_columns;
   const int block = static_cast<int>(blockIdx.x), slice = block % slices, tile = block / slices % tiles;
   const int image = block / slices / tiles * plan.images;
-  const auto part = [](int number, int count, int size) {
-    const int first = number * count;
-    return HiddenSpan{first, size - first < count ? size - first : count};
-  };
-  const HiddenSpan out_y = part(tile / plan.tile_columns, plan.rows, pass.p);
-  const HiddenSpan out_x = part(tile % plan.tile_columns, plan.columns, pass.q);
-  const HiddenSpan conv_y = pass.blurs ? seen_span(out_y, 2, 1, 3, pass.conv_h) : out_y;
-  const HiddenSpan conv_x = pass.blurs ? seen_span(out_x, 2, 1, 3, pass.conv_w) : out_x;
   const Shared<T> memory = shared_memory<T>(), stages = memory + Shape::kExpanded, weights = stages + 2 * Shape::kStage;
-  const HiddenKernel<T, Shape> kernel = {pass,
-                                         memory,
-                                         stages,
-                                         weights,
-                                         (weights + Shape::kWeights).template as<float>(),
-                                         static_cast<int>(threadIdx.x) / kWarp,
-                                         static_cast<int>(threadIdx.x) % kWarp,
-                                         slice * kHiddenSlice,
-                                         image,
-                                         pass.n - image < plan.images ? pass.n - image : plan.images,
-                                         tile,
-                                         out_y,
-                                         out_x,
-                                         conv_y,
-                                         conv_x,
-                                         seen_span(conv_y, kStride, pass.top, Shape::kKernel, pass.h),
-                                         seen_span(conv_x, kStride, pass.left, Shape::kKernel, pass.w)};
+  HiddenKernel<T, Shape> kernel = {pass,
+                                   memory,
+                                   stages,
+                                   weights,
+                                   (weights + Shape::kWeights).template as<float>(),
+                                   static_cast<int>(threadIdx.x) / kWarp,
+                                   static_cast<int>(threadIdx.x) % kWarp,
+                                   slice * kHiddenSlice,
+                                   image,
+                                   pass.n - image < plan.images ? pass.n - image : plan.images,
+                                   tile,
+                                   {},
+                                   {}};
+  kernel.in_y = seen_span(kernel.conv_y(), kStride, pass.top, Shape::kKernel, pass.h);
+  kernel.in_x = seen_span(kernel.conv_x(), kStride, pass.left, Shape::kKernel, pass.w);
   kernel.run();
 }
 

@@ -1,6 +1,8 @@
 // Chooses tiles and launches the passes of an inverted residual.
 #include "mbconv_passes.h"
 
+#include <limits>
+
 #include "dispatch.cuh"
 #include "mbconv_hidden.cuh"
 #include "mbconv_product.cuh"
@@ -51,6 +53,9 @@ const char* launch_product(const ProductPass& pass, Stream stream) {
 const char* hidden_reason_against(const HiddenPass& pass) {
   if (pass.storage == Storage::kFloat32) return "input must have dtype float16 or bfloat16 for tensor cores";
   if (pass.c % 8 || pass.hidden % 8 || pass.c < 8) return "input and hidden channels must be multiples of 8";
+  if (int64_t{pass.h} * pass.w * pass.c > std::numeric_limits<int>::max()) {
+    return "an image must have less than 2^31 elements";
+  }
   const int kernel = kernel_of(pass);
   if (is_grouped(pass)) {
     const bool same = pass.stride == 1 && pass.conv_h == pass.h && pass.conv_w == pass.w;
