@@ -26,6 +26,7 @@ from convfirst_ext.bench.results import ResultFile
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("build", "tests", "sanitizer", "kernels", "networks")
+OURS = ("convfirst", "convfirst_passes")  # the second: in passes where the first is one cluster an image
 LARGEST_ERROR = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 3e-2}
 
 
@@ -148,7 +149,7 @@ def describe(
         for how in ("cold_us", "graph_us"):
             if how not in ours:
                 continue
-            peers = [peer[how] for name, peer in timings.items() if name != "convfirst" and how in peer]
+            peers = [peer[how] for name, peer in timings.items() if name not in OURS and how in peer]
             if peers:
                 record[f"speedup_{how.removesuffix('_us')}"] = min(peers) / ours[how]
     return record

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from convfirst_ext import ops
 from convfirst_ext.ops.blur_pool import blur_pool
+from convfirst_ext.ops.checks import Window
+from convfirst_ext.ops.mbconv_passes import run_passes
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class BlockCase:
             "inductor": lambda: inductor(image, *layers.values()),
             "convfirst": lambda: self._ours(image, layers),
         }
+        if image.is_cuda and self.kind == "MBConv" and not self.blur and self.expansion > 1:
+            calls["convfirst_passes"] = lambda: self._in_passes(image, layers)
         return calls, lambda: stock(image.float(), *(tensor.float() for tensor in layers.values()))
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -135,9 +139,20 @@ class BlockCase:
         x = layer(x, "project")
         return image + x if self._adds_input else x
 
+    def _in_passes(self, image: Tensor, layers: dict[str, Tensor]) -> Tensor:
+        """The inverted residual in passes, whatever ``ops.mbconv`` would choose."""
+        window = Window((self.stride,) * 2, (self.kernel // 2,) * 4, (1, 1))
+        weights, biases = zip(*(_of(layers, name) for name in ("expand", "conv", "project")), strict=True)
+        residual = image if self._adds_input else None
+        return run_passes(
+            image, weights, biases, window, False, self._squeeze_excite(layers), ("relu", "identity"), residual
+        )
+
+    def _squeeze_excite(self, layers: dict[str, Tensor]) -> ops.SqueezeExcite | None:
+        return ops.SqueezeExcite(*_of(layers, "reduce"), *_of(layers, "excite")) if self.squeeze else None
+
     def _ours(self, image: Tensor, layers: dict[str, Tensor]) -> Tensor:
-        def of(name: str) -> tuple[Any, Any]:
-            return layers.get(f"{name}_weight"), layers.get(f"{name}_bias")
+        of = partial(_of, layers)
 
         if self.kind == "ConvFirst":
             products = *of("conv"), *of("expand"), *of("project")
@@ -152,9 +167,14 @@ class BlockCase:
             groups=self.hidden // self.width,
             activation="relu",
             blur=self.blur,
-            squeeze_excite=ops.SqueezeExcite(*of("reduce"), *of("excite")) if self.squeeze else None,
+            squeeze_excite=self._squeeze_excite(layers),
             residual=image if self._adds_input else None,
         )
+
+
+def _of(layers: dict[str, Tensor], name: str) -> tuple[Any, Any]:
+    """Weight and bias of a layer, or None and None where the block has none."""
+    return layers.get(f"{name}_weight"), layers.get(f"{name}_bias")
 
 
 BLOCKS = [

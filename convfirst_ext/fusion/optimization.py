@@ -28,7 +28,8 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
     The copy takes and gives what the model does: same arguments, dtypes and memory formats. Convolutions without a
     kernel of ours, and everything that is not a convolution, stay torch's. ``explain`` tells which is which. On a GPU
-    ConvFirst and MBConv blocks become one operator, and single layers get ours where there is one.
+    ConvFirst blocks, inverted residuals and depthwise-separable pairs become one operator each, and single layers get
+    ours where there is one.
 
     Args:
         model: any module; it is not changed. Traced with torch.fx, or module by module where that fails.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,12 +11,40 @@ from convfirst_ext import ops
 from convfirst_ext.nn.window import FusedWindow
 from convfirst_ext.ops import cuda_blocks
 from convfirst_ext.ops.checks import Window
-from convfirst_ext.ops.mbconv_passes import passes_reason
+from convfirst_ext.ops.layout import restore_layout
+from convfirst_ext.ops.mbconv import run_on_cuda
+from convfirst_ext.ops.mbconv_passes import passes_reason, passes_size
+from convfirst_ext.ops.single import wants_gradient
 
 PLAIN_3X3 = FusedWindow((3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
 
 
-class FusedConvFirst(nn.Module):
+class _FusedBlock(nn.Module):
+    """Keeps float32 copies of biases and squeeze-excite, which kernels add in float32, from one call to the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wide: dict[str, Tensor] = {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self._wide.clear()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._wide.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def wide(self, name: str) -> Tensor | None:
+        """A parameter in float32, or None where the block lacks it."""
+        parameter = getattr(self, name)
+        if parameter is None:
+            return None
+        if name not in self._wide:
+            self._wide[name] = cuda_blocks.wide(parameter)  # type: ignore[assignment]
+        return self._wide[name]
+
+
+class FusedConvFirst(_FusedBlock):
     """``ops.convfirst`` on weights and biases of its own.
 
     Args:
@@ -45,12 +74,18 @@ class FusedConvFirst(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, O, H', W'), where H' = ceil(H / stride)."""
+        if not wants_gradient(input) and not self.reason_against(input):
+            weights = self.conv_weight, self.expand_weight, self.project_weight
+            biases = self.wide("conv_bias"), self.wide("expand_bias"), self.wide("project_bias")
+            activations = "identity", self.activation
+            output = cuda_blocks.run_convfirst(input, weights, biases, activations, self.stride, self.residual)
+            return restore_layout(output, input, self.conv_weight)
         layers = self.conv_weight, self.conv_bias, self.expand_weight, self.expand_bias
         products = *layers, self.project_weight, self.project_bias
         return ops.convfirst(input, *products, self.stride, activation=self.activation, residual=self.residual)
 
 
-class FusedMBConv(nn.Module):
+class FusedMBConv(_FusedBlock):
     """``ops.mbconv`` on weights and biases of its own.
 
     Args:
@@ -107,8 +142,29 @@ class FusedMBConv(nn.Module):
     def reason_against(self, input: Tensor) -> str:
         """Why single layers run for such an input, or nothing."""
         weights = self.expand_weight, self.conv_weight, self.project_weight
-        window = Window(self.window.stride, self.window.padding_for(input), self.window.dilation)
-        return passes_reason(input, weights, window, self.blur, self._squeeze_excite())
+        return passes_reason(input, weights, self._window(input), self.blur, self._squeeze_excite())
+
+    def _window(self, input: Tensor) -> Window:
+        return Window(self.window.stride, self.window.padding_for(input), self.window.dilation)
+
+    def _run_fused(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
+        """By a kernel on parameters that are prepared, or None where there is none or something must be checked."""
+        if wants_gradient(input, residual) or self.reason_against(input):
+            return None
+        window, project = self._window(input), self.project_weight
+        if residual is not None and residual is not input:
+            size = passes_size(input.shape[2:], self.window.kernel[0], window.stride[0], window.padding, self.blur)
+            if residual.shape != (len(input), project.shape[0], *size) or residual.dtype != input.dtype:
+                return None
+        squeeze_excite = None
+        if self.squeezes:
+            names = "se_reduce_weight", "se_reduce_bias", "se_expand_weight", "se_expand_bias"
+            squeeze_excite = ops.SqueezeExcite(*map(self.wide, names), self.se_activation, self.se_gate)  # type: ignore[arg-type]
+        weights = self.expand_weight, self.conv_weight, project
+        biases = self.wide("expand_bias"), self.wide("conv_bias"), self.wide("project_bias")
+        activations = self.activation, self.output_activation
+        output = run_on_cuda(input, weights, biases, window, self.blur, squeeze_excite, activations, residual)
+        return None if output is None else restore_layout(output, input, self.conv_weight)
 
     def _squeeze_excite(self) -> ops.SqueezeExcite | None:
         if not self.squeezes:
@@ -118,6 +174,10 @@ class FusedMBConv(nn.Module):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """(N, C, H, W) to (N, O, H', W'), plus the residual, or the input where the block adds it."""
+        added = input if self.residual else residual
+        fused = self._run_fused(input, added)
+        if fused is not None:
+            return fused
         layers = self.expand_weight, self.expand_bias, self.conv_weight, self.conv_bias
         return ops.mbconv(
             input,
@@ -132,5 +192,5 @@ class FusedMBConv(nn.Module):
             output_activation=self.output_activation,
             blur=self.blur,
             squeeze_excite=self._squeeze_excite(),
-            residual=input if self.residual else residual,
+            residual=added,
         )

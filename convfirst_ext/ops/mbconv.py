@@ -114,7 +114,7 @@ def mbconv(
     if input.is_cuda and not differentiable:
         layers = (expand_weight, conv_weight, project_weight), (expand_bias, conv_bias, project_bias)
         activations = activation, output_activation
-        fused = _run_on_cuda(input, *layers, window, blur, squeeze_excite, activations, residual)
+        fused = run_on_cuda(input, *layers, window, blur, squeeze_excite, activations, residual)
         if fused is not None:
             return restore_layout(fused, input, conv_weight)
     if differentiable or input.is_cuda or blur:
@@ -155,7 +155,7 @@ def mbconv(
     return restore_layout(output, input, conv_weight)
 
 
-def _run_on_cuda(
+def run_on_cuda(
     input: Tensor,
     weights: tuple[Tensor | None, Tensor, Tensor],
     biases: tuple[Tensor | None, Tensor | None, Tensor | None],
@@ -165,7 +165,10 @@ def _run_on_cuda(
     activations: tuple[str, str],
     residual: Tensor | None,
 ) -> Tensor | None:
-    """By one cluster an image where that fits, else in passes; None where neither does."""
+    """A checked block by one cluster an image where that fits, else in passes; None where neither does.
+
+    Biases and squeeze-excite may be float32 already, which saves their conversion.
+    """
     expand, conv, project = weights
     plain = not blur and activations[1] == "identity" and (residual is None or residual is input)
     if plain and expand is not None:
