@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks import RESULTS, gpu_cases, gpu_timing
+from benchmarks import RESULTS, gpu_blocks, gpu_cases, gpu_timing
 from convfirst_ext.bench.results import ResultFile
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("build", "tests", "sanitizer", "kernels", "networks")
+OURS = ("convfirst", "convfirst_passes")  # the second: in passes where the first is one cluster an image
 LARGEST_ERROR = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 3e-2}
 
 
@@ -131,7 +132,9 @@ def kernels(run: Run, only: str = "") -> None:
         torch.cuda.empty_cache()
 
 
-def describe(case: gpu_cases.Case, timings: dict[str, Any], ceilings: gpu_timing.Ceilings) -> dict[str, Any]:
+def describe(
+    case: gpu_cases.Case | gpu_blocks.BlockCase, timings: dict[str, Any], ceilings: gpu_timing.Ceilings
+) -> dict[str, Any]:
     """A case's record: times, and for ours the rates and the share of the roofline."""
     floor = ceilings.floor(case.bytes_moved, case.flops, case.dtype)
     record: dict[str, Any] = {"step": "kernels", "case": str(case), "timings": timings, "floor_us": floor * 1e6}
@@ -146,7 +149,7 @@ def describe(case: gpu_cases.Case, timings: dict[str, Any], ceilings: gpu_timing
         for how in ("cold_us", "graph_us"):
             if how not in ours:
                 continue
-            peers = [peer[how] for name, peer in timings.items() if name != "convfirst" and how in peer]
+            peers = [peer[how] for name, peer in timings.items() if name not in OURS and how in peer]
             if peers:
                 record[f"speedup_{how.removesuffix('_us')}"] = min(peers) / ours[how]
     return record

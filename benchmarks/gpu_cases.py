@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.gpu_blocks import BLOCKS, BlockCase
 from convfirst_ext import ops
 from convfirst_ext.ops.gradients import cuda_gradients
 
@@ -40,6 +41,11 @@ class Case:
         return f"{what} {self.kernel}x{self.kernel} s{self.stride} {self.kind}, {where}"
 
     @property
+    def small(self) -> Case:
+        """The same layer on images and batches that a CPU takes at once."""
+        return replace(self, channels=3 * self.width, size=9, dtype="float32", batch=2)
+
+    @property
     def outputs(self) -> int:
         """Elements of the layer's output."""
         return self.batch * self.channels * (-(-self.size // self.stride)) ** 2
@@ -61,7 +67,7 @@ class Case:
         return float(getattr(torch, self.dtype).itemsize) * (self.inputs + self.outputs)
 
 
-CASES = [
+CASES: list[Case | BlockCase] = [
     *(Case("forward", *shape) for shape in ((144, 56), (144, 56, 3, 2), (240, 28, 5))),
     *(Case("forward", *shape) for shape in ((672, 14, 5), (96, 56, 7), (384, 14, 7))),
     *(Case("forward", *shape, dtype="float32") for shape in ((144, 56), (96, 56, 7))),
@@ -73,6 +79,7 @@ CASES = [
         Case("convfirst", channels, size, width=8, expansion=expansion)  # table 1 of Lavin's paper
         for channels, expansion, size in ((16, 3, 128), (32, 3, 128), (32, 6, 64), (64, 6, 64), (96, 6, 32))
     ),
+    *BLOCKS,
 ]  # fmt: skip
 
 
@@ -84,8 +91,10 @@ class Contestants:
     reference: Call
 
 
-def build(case: Case, device: str = "cuda") -> Contestants:
+def build(case: Case | BlockCase, device: str = "cuda") -> Contestants:
     """The case's calls on fresh random tensors in channels_last; "inductor" compiles torch's layers."""
+    if isinstance(case, BlockCase):
+        return Contestants(*case.build(device))
     dtype = getattr(torch, case.dtype)
     generator = torch.Generator(device).manual_seed(0)
     draw = partial(torch.randn, device=device, generator=generator)

@@ -92,6 +92,60 @@ def test_convfirst_small(channels: int, expansion: int, dtype: torch.dtype) -> N
     assert (actual.double() - expected).norm() <= 2 * torch.finfo(dtype).eps * expected.norm()
 
 
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize(("channels", "outputs", "size"), [(16, 32, (20, 23)), (24, 48, (33, 31)), (64, 96, (17, 40))])
+def test_convfirst_of_stride_two_small(channels: int, outputs: int, size: tuple[int, int], dtype: torch.dtype) -> None:
+    hidden = 6 * channels
+    shapes = ((channels, 8, 3, 3), (hidden, 2 * channels, 1, 1), (outputs, hidden, 1, 1))
+    weights = [torch.randn(shape) * (1.5 / (shape[1] * shape[2] * shape[3]) ** 0.5) for shape in shapes]
+    tensors = [torch.randn(3, channels, *size)]
+    tensors += [part for weight in weights for part in (weight, torch.randn(len(weight)))]
+    expected = cf.ops.convfirst(*tensors, 2, residual=False)
+    actual = cf.ops.convfirst(*(tensor.to("cuda", dtype) for tensor in tensors), 2, residual=False)
+    assert (actual.float().cpu() - expected).norm() <= 3 * torch.finfo(dtype).eps * expected.norm()
+
+
+PASSES = [  # group width, kernel, stride, blur, squeeze-excite, expansion
+    (8, 3, 1, False, True, 4),
+    (8, 3, 1, True, True, 4),
+    (1, 3, 1, False, False, 6),
+    (1, 3, 2, False, False, 6),
+    (1, 5, 1, False, True, 6),
+    (1, 5, 2, False, True, 6),
+    (1, 3, 2, False, False, 1),
+]
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("size", [(7, 7), (29, 37)], ids=str)
+@pytest.mark.parametrize(("width", "kernel", "stride", "blur", "squeezes", "expansion"), PASSES)
+def test_mbconv_in_passes_small(
+    width: int, kernel: int, stride: int, blur: bool, squeezes: bool, expansion: int, size: tuple[int, int],
+    dtype: torch.dtype,
+) -> None:  # fmt: skip
+    channels, outputs, squeezed = 40, 136, 10
+    hidden = channels * expansion
+    shapes = [(hidden, channels, 1, 1), (hidden, width, kernel, kernel), (outputs, hidden, 1, 1)]
+    shapes += [(squeezed, hidden, 1, 1), (hidden, squeezed, 1, 1)] if squeezes else []
+    weights = [torch.randn(shape) * (1.5 / (shape[1] * shape[2] * shape[3]) ** 0.5) for shape in shapes]
+    biases = [torch.randn(len(weight)) for weight in weights]
+    image = torch.randn(37, channels, *size)
+
+    def run(device: str, dtype: torch.dtype) -> Tensor:
+        w, b = ([tensor.to(device, dtype) for tensor in tensors] for tensors in (weights, biases))
+        expand = (w[0], b[0]) if expansion > 1 else (None, None)
+        squeeze = cf.ops.SqueezeExcite(w[3], b[3], w[4], b[4], "silu") if squeezes else None
+        x = image.to(device, dtype).contiguous(memory_format=torch.channels_last)
+        return cf.ops.mbconv(x, *expand, w[1], b[1], w[2], b[2], stride, kernel // 2, groups=hidden // width,
+                             activation="silu", blur=blur, squeeze_excite=squeeze)  # fmt: skip
+
+    expected = run("cpu", torch.float32)
+    for _ in range(2):
+        actual = run("cuda", dtype)
+        assert (actual.float().cpu() - expected).norm() <= 6 * torch.finfo(dtype).eps * expected.norm()
+    assert torch.equal(actual, run("cuda", dtype)), "not deterministic"
+
+
 @pytest.mark.parametrize("squeezed", [0, 16])
 @pytest.mark.parametrize(("channels", "hidden", "side"), [(16, 64, 7), (48, 192, 14), (128, 768, 14), (64, 512, 16)])
 def test_mbconv_small(channels: int, hidden: int, side: int, squeezed: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_cases, gpu_timing
+from benchmarks import gpu, gpu_blocks, gpu_cases, gpu_timing
 from convfirst_ext.bench.results import ResultFile
 
 CEILINGS = gpu_timing.Ceilings(4e12, {"float16": 8e14, "bfloat16": 8e14, "float32": 6e13})
@@ -22,12 +22,9 @@ def test_without_a_gpu_it_says_so_and_is_content(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("case", gpu_cases.CASES[::3], ids=str)
-def test_contestants_compute_the_same(case: gpu_cases.Case) -> None:
-    small = gpu_cases.Case(
-        case.kind, case.width * 3, 9, case.kernel, case.stride, case.width, case.expansion, "float32", 2
-    )
-    contestants = gpu_cases.build(small, "cpu")
+@pytest.mark.parametrize("case", [*gpu_cases.CASES[: -len(gpu_blocks.BLOCKS) : 3], *gpu_blocks.BLOCKS], ids=str)
+def test_contestants_compute_the_same(case: gpu_cases.Case | gpu_blocks.BlockCase) -> None:
+    contestants = gpu_cases.build(case.small, "cpu")
     assert list(contestants.calls) == ["channels_last", "inductor", "convfirst"]
     reference = contestants.reference()
     for name in ("channels_last", "convfirst"):
@@ -41,6 +38,12 @@ def test_cases_are_named_once_and_count_right() -> None:
     assert case.flops == pixels * (2 * 9 * 8 * 64 + 2 * 2 * 64 * 384)
     assert case.bytes_moved == 2 * 2 * pixels * 64
     assert gpu_cases.Case("forward", 8, 9, stride=2).outputs == 128 * 8 * 25
+    block = gpu_blocks.BlockCase("MBConv", 8, 16, 9, 4, blur=True)
+    before, after = 128 * 81, 128 * 25
+    assert block.flops == 2 * (before * (8 * 32 + 72 * 32) + after * 32 * 16)
+    assert block.bytes_moved == 2 * (before * 8 + after * 16)
+    block = gpu_blocks.BlockCase("ConvFirst", 8, 16, 9, 6, blur=True)
+    assert block.flops == 2 * (before * 8 * 72 + after * (16 * 48 + 48 * 16))
 
 
 def test_a_record_has_rates_and_the_share_of_the_roofline() -> None:

@@ -15,7 +15,9 @@ from convfirst_ext.nn.packed_mbconv import FoldedLayer
 from convfirst_ext.nn.window import POINTWISE
 
 
-class _Match(NamedTuple):
+class BlockMatch(NamedTuple):
+    """The nodes of an inverted residual; those that it lacks are None."""
+
     expand: fx.Node | None
     convolution: fx.Node
     squeeze_excite: fx.Node | None
@@ -25,7 +27,7 @@ class _Match(NamedTuple):
 def fuse_blocks(graph_module: fx.GraphModule) -> None:
     """Replaces every inverted residual that the fused kernel can express by a ``PackedMBConv``."""
     for node in list(graph_module.graph.nodes):
-        match = _match(graph_module, node)
+        match = match_block(graph_module, node)
         if match is not None:
             _emit(graph_module, match)
     for node in list(graph_module.graph.nodes):
@@ -71,7 +73,8 @@ def _folded(graph_module: fx.GraphModule, node: object, *kernels: str) -> Folded
     return module if isinstance(module, FoldedConv) and module.kernel in kernels else None
 
 
-def _match(graph_module: fx.GraphModule, node: fx.Node) -> _Match | None:
+def match_block(graph_module: fx.GraphModule, node: fx.Node) -> BlockMatch | None:
+    """The inverted residual whose convolution a node calls, or None."""
     convolution = _folded(graph_module, node, "depthwise", "grouped")
     if convolution is None:
         return None
@@ -93,7 +96,7 @@ def _match(graph_module: fx.GraphModule, node: fx.Node) -> _Match | None:
         and len(source.users) == 1
         and expansion.activation == convolution.activation
     )
-    return _Match(source if expands else None, node, squeeze_excite, follower)  # type: ignore[arg-type]
+    return BlockMatch(source if expands else None, node, squeeze_excite, follower)  # type: ignore[arg-type]
 
 
 def _fuse_gated_projection(graph_module: fx.GraphModule, node: fx.Node) -> None:
@@ -121,7 +124,7 @@ def _fuse_gated_projection(graph_module: fx.GraphModule, node: fx.Node) -> None:
     graph_module.graph.eliminate_dead_code()
 
 
-def _emit(graph_module: fx.GraphModule, match: _Match) -> None:
+def _emit(graph_module: fx.GraphModule, match: BlockMatch) -> None:
     def conv(node: fx.Node) -> FoldedConv:
         module = module_of(graph_module, node)
         assert isinstance(module, FoldedConv)

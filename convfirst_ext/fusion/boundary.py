@@ -45,12 +45,12 @@ def leave(value: Any, input: Any) -> Any:
     return value
 
 
-def add_boundary(graph_module: fx.GraphModule, dtype: torch.dtype | None) -> None:
-    """Wraps the graph's inputs in ``enter`` and its output in ``leave``."""
+def add_boundary(graph_module: fx.GraphModule, dtype: torch.dtype | None) -> bool:
+    """Wraps the graph's inputs in ``enter`` and its output in ``leave``; True."""
     graph = graph_module.graph
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     if not inputs:
-        return
+        return True
     last = inputs[-1]
     for node in reversed(inputs):
         with graph.inserting_after(last):
@@ -60,6 +60,7 @@ def add_boundary(graph_module: fx.GraphModule, dtype: torch.dtype | None) -> Non
     with graph.inserting_before(output):
         left = graph.call_function(leave, (output.args[0], inputs[0]))
     output.args = (left,)
+    return True
 
 
 def _feeds_chain_only(graph_module: fx.GraphModule, node: fx.Node) -> bool:

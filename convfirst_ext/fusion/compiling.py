@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from convfirst_ext.fusion import hazards
+from convfirst_ext.fusion.graphs import finish
 from convfirst_ext.fusion.lifting import lift
-from convfirst_ext.fusion.optimization import compute_in_half, finish, fuse_graph
+from convfirst_ext.fusion.optimization import compute_in_half, fuse_graph
 
 NAME = "convfirst"
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
 
 from convfirst_ext.fusion import recognition
 from convfirst_ext.nn.window import FusedWindow
+
+Choose = Callable[[nn.Conv2d], str | None]
 
 
 class FoldedConv(nn.Module):
@@ -23,6 +26,11 @@ class FoldedConv(nn.Module):
         self.window: FusedWindow = recognition.window_of(conv)
         self.groups = conv.groups
         self.activation = "identity"
+        self._stock = [conv]  # in a list, so that it is no submodule
+
+    def to_torch(self) -> nn.Conv2d:
+        """The folded convolution as torch's layer, without the activation."""
+        return _torch_convolution(self._stock[0], self.weight, self.bias)
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
@@ -67,8 +75,12 @@ def flat_name(source: str, stage: str) -> str:
     return f"{stage}_{source.replace('.', '_')}"
 
 
-def fold_convolutions(graph_module: fx.GraphModule) -> int:
+def fold_convolutions(graph_module: fx.GraphModule, choose: Choose | None = None) -> int:
     """Folds batch norms and activations into the convolutions before them.
+
+    Args:
+        graph_module: of module calls in eval mode.
+        choose: names a convolution's kernel; None for the CPU's on packed weights.
 
     Returns:
         How many convolutions have a kernel of ours; those nodes now call a ``FoldedConv``.
@@ -77,11 +89,15 @@ def fold_convolutions(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         conv = module_of(graph_module, node)
         if conv is not None and recognition.is_convolution(conv):
-            folded += _fold(graph_module, node, conv)  # type: ignore[arg-type]
+            folded += _fold(graph_module, node, conv, choose or _choose_packed)  # type: ignore[arg-type]
     return folded
 
 
-def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
+def _choose_packed(conv: nn.Conv2d) -> str | None:
+    return recognition.choose_for(conv, packed=True).kernel
+
+
+def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d, choose: Choose) -> bool:
     weight = conv.weight.detach().double()
     bias = None if conv.bias is None else conv.bias.detach().double()
     source = str(node.target)
@@ -91,12 +107,12 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> bool:
         weight = weight * affine.scale.view(-1, 1, 1, 1)
         bias = affine.shift if bias is None else bias * affine.scale + affine.shift
     weight, bias = weight.float(), None if bias is None else bias.float()
-    choice = recognition.choose_for(conv, packed=True)
-    if choice.kernel is None:
+    kernel = choose(conv)
+    if kernel is None:
         if norm is not None:
             replace_module(graph_module, node, flat_name(source, "torch"), _torch_convolution(conv, weight, bias))
         return False
-    folded = FoldedConv(source, conv, choice.kernel, weight, bias)
+    folded = FoldedConv(source, conv, kernel, weight, bias)
     folded.activation = absorb_activation(graph_module, node)
     replace_module(graph_module, node, flat_name(source, "folded"), folded)
     return True

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from convfirst_ext.fusion.tiles import Tiles
 from convfirst_ext.nn import PackedConv2d, PackedConvNeXtBlock, PackedLayerNorm, PackedLinear, PackedMBConv
+from convfirst_ext.nn.fused_blocks import FusedConvFirst
 from convfirst_ext.nn.packed_module import PackedModule
 
 _LANES = 16
@@ -83,11 +84,16 @@ def convolution_work(module: nn.Conv2d | nn.ConvTranspose2d, call: Call, ours: b
 
 
 def fused_work(module: nn.Module, call: Call) -> Work:
-    """The work of a block of convolutions at stride 1 that keep the size, with squeeze-excite by image."""
-    pixels = call.output.numel() // call.output.shape[1]
-    weights = {name: parameter for name, parameter in module.named_parameters() if parameter.dim() > 1}
-    squeezing = sum(weight.numel() for name, weight in weights.items() if name.startswith("se_"))
-    macs = pixels * (sum(weight.numel() for weight in weights.values()) - squeezing) + len(call.output) * squeezing
+    """The work of a fused block: every layer where it is computed, squeeze-excite once an image."""
+    before, after = (tensor.numel() // tensor.shape[1] for tensor in (call.input, call.output))
+    early = {"expand_weight", "conv_weight"} if getattr(module, "blur", False) else {"expand_weight"}
+    if isinstance(module, FusedConvFirst):
+        early = {"conv_weight"}
+    macs = 0
+    for name, parameter in module.named_parameters():
+        if parameter.dim() > 1:
+            positions = len(call.output) if name.startswith("se_") else before if name in early else after
+            macs += positions * parameter.numel()
     bound = _size(call.input) + _size(call.output) + sum(_size(parameter) for parameter in module.parameters())
     return Work(macs, bound + _layout_copies(call), bound)
 

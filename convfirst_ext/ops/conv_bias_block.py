@@ -69,7 +69,7 @@ def conv_bias_block(
     output = input
     for index, layer in enumerate(layers):
         if squeeze_excite is not None and index == len(layers) - 1:
-            output = output * _gate(output, squeeze_excite)
+            output = output * gate_of(output, squeeze_excite)
         output = _run(output, layer)
     return output if residual is None else output + residual
 
@@ -94,7 +94,8 @@ def _run(input: Tensor, layer: BiasLayer) -> Tensor:
     return run_checked(kernel, input, weight, bias, window, groups, activation)
 
 
-def _gate(hidden: Tensor, se: SqueezeExcite) -> Tensor:
+def gate_of(hidden: Tensor, se: SqueezeExcite) -> Tensor:
+    """What squeeze-excite multiplies each channel of each image by, (N, C, 1, 1)."""
     plain = Window((1, 1), (0, 0, 0, 0), (1, 1))
     mean = hidden.mean((2, 3), keepdim=True)
     squeezed = run_checked("pointwise", mean, se.reduce_weight, se.reduce_bias, plain, 1, se.activation)

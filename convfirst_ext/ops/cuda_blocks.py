@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,12 @@ _raw = torch.ops.convfirst
 _PLAIN_3X3 = Window((1, 1), (1, 1, 1, 1), (1, 1))
 
 
-def convfirst_reason(input: Tensor, hidden: int, conv_activation: str) -> str:
-    """Why torch's layers run a ConvFirst block of so many hidden channels, or nothing."""
+def convfirst_reason(input: Tensor, hidden: int, outputs: int, stride: int, conv_activation: str) -> str:
+    """Why torch's layers run a ConvFirst block of so many hidden and output channels, or nothing."""
     if conv_activation not in ("identity", "relu"):
         return f"activation {conv_activation} behind the convolution"
+    if max(stride * input.shape[1], outputs) > MOST_CHANNELS or outputs % GROUP_WIDTH:
+        return f"more than {MOST_CHANNELS} channels, or output channels that are no multiple of {GROUP_WIDTH}"
     return _reason(input, hidden, GROUP_WIDTH)
 
 
@@ -46,9 +50,7 @@ def mbconv_reason(
     reason = _reason(input, conv.shape[0], SLICE)
     if reason:
         return reason
-    if torch.cuda.get_device_capability(input.device) < (9, 0):
-        return "thread-block clusters need compute capability 9.0"
-    return ""
+    return "" if has_clusters(input) else "thread-block clusters need compute capability 9.0"
 
 
 def skips_zeros(input: Tensor, weight: Tensor, groups: int) -> bool:
@@ -58,29 +60,45 @@ def skips_zeros(input: Tensor, weight: Tensor, groups: int) -> bool:
     return fits and groups == 1 and input.shape[1] > 1 and all(size % 8 == 0 for size in channels)
 
 
-def _reason(input: Tensor, hidden: int, multiple: int) -> str:
+def device_reason(input: Tensor) -> str:
+    """Why no kernel of fused blocks takes such a tensor, whatever the block, or nothing."""
     if not input.is_cuda:
         return f"no kernel for {input.device.type} tensors"
     if cuda.REASON_AGAINST:
         return cuda.REASON_AGAINST
     if input.dtype not in (torch.float16, torch.bfloat16):
         return "tensor cores need float16 or bfloat16"
+    return "" if input.numel() else "an empty tensor"
+
+
+def has_clusters(input: Tensor) -> bool:
+    """Whether thread blocks of the tensor's device can share their memory."""
+    return torch.cuda.get_device_capability(input.device) >= (9, 0)
+
+
+def _reason(input: Tensor, hidden: int, multiple: int) -> str:
+    reason = device_reason(input)
+    if reason:
+        return reason
     if input.shape[1] > MOST_CHANNELS or input.shape[1] % GROUP_WIDTH or hidden % multiple:
         return f"more than {MOST_CHANNELS} channels, or hidden channels that are no multiple of {multiple}"
-    return "" if input.numel() else "an empty tensor"
+    return ""
 
 
 def run_convfirst(
     input: Tensor,
     weights: tuple[Tensor, Tensor, Tensor],
     biases: tuple[Tensor | None, Tensor | None, Tensor | None],
-    conv_activation: str,
-    activation: str,
+    activations: tuple[str, str],
+    stride: int,
     residual: bool,
 ) -> Tensor:
-    """A block without ``convfirst_reason``; weights and biases of convolution, expansion and projection."""
+    """A block without ``convfirst_reason``; weights and biases of convolution, expansion and projection.
+
+    The activations are those behind the convolution and behind the expansion.
+    """
     layers = _with_biases(weights, biases)
-    return _raw.convfirst.default(to_channels_last(input), *layers, conv_activation, activation, residual)
+    return _raw.convfirst.default(to_channels_last(input), *layers, *activations, stride, residual)
 
 
 def run_mbconv(
@@ -92,20 +110,33 @@ def run_mbconv(
     residual: bool,
 ) -> Tensor:
     """A block without ``mbconv_reason``; weights and biases of expansion, convolution and projection."""
-    squeeze = [None] * 4 if squeeze_excite is None else [_wide(tensor) for tensor in squeeze_excite[:4]]
+    squeeze = [None] * 4 if squeeze_excite is None else [wide(tensor) for tensor in squeeze_excite[:4]]
     se_activation = "relu" if squeeze_excite is None else squeeze_excite.activation
     layers = _with_biases(weights, biases)
     return _raw.mbconv.default(to_channels_last(input), *layers, *squeeze, activation, se_activation, residual)
 
 
 def _with_biases(weights: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    return [part for weight, bias in zip(weights, biases, strict=True) for part in (weight.contiguous(), _wide(bias))]
+    return [part for weight, bias in zip(weights, biases, strict=True) for part in (weight.contiguous(), wide(bias))]
 
 
-def _wide(tensor: Tensor | None) -> Tensor | None:
+def wide(tensor: Tensor | None) -> Tensor | None:
+    """A parameter as the kernels add it, in float32."""
     return None if tensor is None else tensor.detach().float().contiguous()
 
 
+def _fake_convfirst(input: Tensor, *rest: Any) -> Tensor:
+    project_weight, stride = rest[4], rest[-2]
+    height, width = (-(-size // stride) for size in input.shape[2:])
+    return empty_channels_last(input, project_weight.shape[0], height, width)
+
+
+def empty_channels_last(input: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """An uninitialised batch of images of another size, as the kernels write it."""
+    shape = (len(input), channels, height, width)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+
+
 if not cuda.REASON_AGAINST:
-    for _name in ("convfirst", "mbconv"):
-        torch.library.register_fake(f"convfirst::{_name}", lambda input, *rest: torch.empty_like(input))
+    torch.library.register_fake("convfirst::convfirst", _fake_convfirst)
+    torch.library.register_fake("convfirst::mbconv", lambda input, *rest: torch.empty_like(input))

@@ -7,8 +7,10 @@ from torch import Tensor
 from convfirst_ext.ops import cuda_blocks, packed
 from convfirst_ext.ops.activation import check_activation
 from convfirst_ext.ops.autocast import autocast
+from convfirst_ext.ops.blur_pool import blur_pool
 from convfirst_ext.ops.checks import (
     IntOrPair,
+    Window,
     check_bias,
     check_groups,
     check_input,
@@ -18,8 +20,9 @@ from convfirst_ext.ops.checks import (
     check_window,
     output_size,
 )
-from convfirst_ext.ops.conv_bias_block import BiasLayer, conv_bias_block
+from convfirst_ext.ops.conv_bias_block import BiasLayer, conv_bias_block, gate_of
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
+from convfirst_ext.ops.mbconv_passes import passes_reason, run_passes
 from convfirst_ext.ops.single import wants_gradient
 from convfirst_ext.ops.squeeze_excite import SqueezeExcite
 
@@ -39,6 +42,7 @@ def mbconv(
     groups: int | None = None,
     activation: str = "relu6",
     output_activation: str = "identity",
+    blur: bool = False,
     squeeze_excite: SqueezeExcite | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
@@ -46,7 +50,7 @@ def mbconv(
 
     ``h = activation(conv2d(input, expand_weight, expand_bias))``;
     ``h = activation(conv2d(h, conv_weight, conv_bias, stride, padding, dilation, groups))``;
-    ``h = h * gate(squeeze_excite(mean(h)))``;
+    ``h = nn.BlurPool(E)(h)`` where ``blur``; ``h = h * gate(squeeze_excite(mean(h)))``;
     ``output_activation(conv2d(h, project_weight, project_bias)) + residual``.
 
     Args:
@@ -64,6 +68,7 @@ def mbconv(
         groups: None for depthwise, or E / 8.
         activation: after the expansion and after the convolution.
         output_activation: after the projection.
+        blur: whether the convolution's result is blurred and each second pixel taken; needs 2x2 pixels of it.
         squeeze_excite: weights of the gate, or None.
         residual: (N, O, H', W') or None, added last.
 
@@ -98,18 +103,21 @@ def mbconv(
     check_activation(output_activation, "output_activation")
     _check_squeeze_excite(squeeze_excite, hidden, input)
     size = output_size(input, conv_weight.shape[2:], window)
+    if blur:
+        if min(size) < 2:
+            raise ValueError(f"input must give 2x2 pixels to blur, but the convolution gives {size}.")
+        size = (size[0] + 1) // 2, (size[1] + 1) // 2
     check_residual(residual, (input.shape[0], out_channels, *size), input)
 
     weights = (expand_weight, expand_bias, conv_weight, conv_bias, project_weight, project_bias, residual)
     differentiable = wants_gradient(input, *weights, *(squeeze_excite[:4] if squeeze_excite else ()))
-    products = (expand_weight, conv_weight, project_weight)
-    if input.is_cuda and not differentiable and expand_weight is not None and output_activation == "identity":
-        added = residual is input
-        if (added or residual is None) and not cuda_blocks.mbconv_reason(input, products, window, squeeze_excite):  # type: ignore[arg-type]
-            biases = (expand_bias, conv_bias, project_bias)
-            output = cuda_blocks.run_mbconv(input, products, biases, squeeze_excite, activation, added)  # type: ignore[arg-type]
-            return restore_layout(output, input, conv_weight)
-    if differentiable or input.is_cuda:
+    if input.is_cuda and not differentiable:
+        layers = (expand_weight, conv_weight, project_weight), (expand_bias, conv_bias, project_bias)
+        activations = activation, output_activation
+        fused = run_on_cuda(input, *layers, window, blur, squeeze_excite, activations, residual)
+        if fused is not None:
+            return restore_layout(fused, input, conv_weight)
+    if differentiable or input.is_cuda or blur:
         kernel = "depthwise" if group_count == hidden else "grouped"
         steps = [
             BiasLayer(kernel, conv_weight, conv_bias, window, group_count, activation),
@@ -117,7 +125,13 @@ def mbconv(
         ]
         if expand_weight is not None:
             steps.insert(0, BiasLayer("pointwise", expand_weight, expand_bias, check_window(1, 0, 1), 1, activation))
-        return restore_layout(conv_bias_block(input, steps, squeeze_excite, residual), input, conv_weight)
+        if blur:
+            x = blur_pool(conv_bias_block(input, steps[:-1], None, None))
+            x = x if squeeze_excite is None else x * gate_of(x, squeeze_excite)
+            output = conv_bias_block(x, steps[-1:], None, residual)
+        else:
+            output = conv_bias_block(input, steps, squeeze_excite, residual)
+        return restore_layout(output, input, conv_weight)
 
     output = packed.mbconv(
         to_channels_last(input),
@@ -139,6 +153,32 @@ def mbconv(
         squeeze_excite.gate if squeeze_excite else "sigmoid",
     )
     return restore_layout(output, input, conv_weight)
+
+
+def run_on_cuda(
+    input: Tensor,
+    weights: tuple[Tensor | None, Tensor, Tensor],
+    biases: tuple[Tensor | None, Tensor | None, Tensor | None],
+    window: Window,
+    blur: bool,
+    squeeze_excite: SqueezeExcite | None,
+    activations: tuple[str, str],
+    residual: Tensor | None,
+) -> Tensor | None:
+    """A checked block by one cluster an image where that fits, else in passes; None where neither does.
+
+    Biases and squeeze-excite may be float32 already, which saves their conversion.
+    """
+    expand, conv, project = weights
+    plain = not blur and activations[1] == "identity" and (residual is None or residual is input)
+    if plain and expand is not None:
+        products = expand, conv, project
+        if not cuda_blocks.mbconv_reason(input, products, window, squeeze_excite):
+            added = residual is not None
+            return cuda_blocks.run_mbconv(input, products, biases, squeeze_excite, activations[0], added)
+    if passes_reason(input, weights, window, blur, squeeze_excite):
+        return None
+    return run_passes(input, weights, biases, window, blur, squeeze_excite, activations, residual)
 
 
 def _packed_squeeze_excite(se: SqueezeExcite | None, hidden: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:

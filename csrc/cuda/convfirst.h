@@ -2,21 +2,24 @@
 #pragma once
 
 #include "device/launch.cuh"
-#include "window.h"
+#include "feed_forward.h"
 
 namespace convfirst::cuda {
 
-// input + project(activation(expand(relu(conv(input))))), or without the input or the first ReLU; conv is 3x3, stride
-// 1, padding 1, group width 8. Images are dense NHWC; weights have torch's layouts and the images' storage, biases are
-// fp32.
+// Stride 1: input + ffn(relu(conv(input))), or without the input or the ReLU. Stride 2: ffn(cat(blur(input),
+// blur(relu(conv(input))))), or without the ReLU, where blur takes each second pixel behind [1, 2, 1] / 4 in both
+// directions with reflected edges. conv is 3x3, stride 1, padding 1, group width 8. Images are dense NHWC; weights have
+// torch's layouts and the images' storage, biases are fp32.
 struct ConvFirstBlock {
   Storage storage;
-  int n, h, w, c, hidden;
+  int n, h, w, c, stride;
   bool residual, conv_relu;
-  Activation activation;
   Buffer input, output;
-  Buffer conv_weight, expand_weight, project_weight;  // (c, 8, 3, 3), (hidden, c), (c, hidden)
-  Buffer conv_bias, expand_bias, project_bias;        // may be null
+  Buffer conv_weight, conv_bias;  // (c, 8, 3, 3); may be null
+  FeedForwardLayers ffn;
+
+  __host__ __device__ int out_h() const { return (h - 1) / stride + 1; }
+  __host__ __device__ int out_w() const { return (w - 1) / stride + 1; }
 };
 
 // Why no kernel takes this block, or nullptr.

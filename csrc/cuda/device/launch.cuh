@@ -19,6 +19,14 @@ constexpr int64_t kEnoughBlocks = 4;
 constexpr int64_t kEnoughBlocks = 2048;
 #endif
 
+// Of a tensor between two launches, so that it stays in the L2 cache: half of an H200's 50 MB; on the emulator so few
+// that a batch has parts.
+#ifdef CONVFIRST_EMULATE
+constexpr int64_t kMostHiddenBytes = 40 << 10;
+#else
+constexpr int64_t kMostHiddenBytes = 25 << 20;
+#endif
+
 struct LaunchShape {
   dim3 grid;
   int threads = 0;
