@@ -118,8 +118,9 @@ struct HiddenKernel {
   CONVFIRST_DEVICE void multiply(int chunk, float (&d)[2][kHiddenVectors][4]) const {
     const Shared<T> pixel = stage(chunk) + (warp * kPixelsOfWarp + lane % 16) * kDepthStride + lane / 16 * 8;
     const Shared<T> row = stage(chunk) + (kHiddenPixels + lane / 16 * 8 + lane % 8) * kDepthStride + lane / 8 % 2 * 8;
-    CONVFIRST_NO_UNROLL  // so that all operands fit into registers
-        for (int k = 0; k < kDepth; k += 16) {
+    // Not unrolled, so that all operands fit into registers.
+    CONVFIRST_NO_UNROLL
+    for (int k = 0; k < kDepth; k += 16) {
       unsigned a[2][4];
       load_matrices<false>(a[0], pixel + k);
       load_matrices<false>(a[1], pixel + 16 * kDepthStride + k);
