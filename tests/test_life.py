@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -245,6 +246,14 @@ def test_ten_thousand_calls_keep_no_memory() -> None:
 # Signals
 
 
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """Python's handler of Ctrl-C, which is not there where the tests run in the background of a shell script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_after(seconds: float) -> threading.Timer:
     timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
@@ -263,6 +272,7 @@ def long_batch() -> tuple[Tensor, float]:
     return images, seconds
 
 
+@pytest.mark.usefixtures("control_c")
 def test_control_c_ends_a_long_call_of_an_optimized_model() -> None:
     images, whole = long_batch()
     start = time.perf_counter()
@@ -288,6 +298,7 @@ def test_a_handler_that_raises_nothing_is_run_and_the_call_goes_on() -> None:
     assert torch.equal(result, expected) and seen[0] - start < 0.1 + max(0.4, whole / 3)
 
 
+@pytest.mark.usefixtures("control_c")
 def test_another_threads_call_goes_on_when_the_main_thread_is_interrupted() -> None:
     images, _ = long_batch()
     expected = fast()(images)
@@ -301,7 +312,8 @@ def test_another_threads_call_goes_on_when_the_main_thread_is_interrupted() -> N
 
 def test_a_script_ends_by_control_c_with_pythons_message() -> None:
     script = (
-        "import torch, convfirst_ext as cf\n"
+        "import signal, torch, convfirst_ext as cf\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "fast = cf.optimize(torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.Conv2d(64, 64, 1)).eval())\n"
         "images = torch.zeros(64, 3, 128, 128)\n"
         "print('ready', flush=True)\n"

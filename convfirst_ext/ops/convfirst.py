@@ -71,8 +71,6 @@ def convfirst(
         if check_tensor(weight, name, 4).shape[0] == 0:
             raise ValueError(f"{name} must have no empty dimension, but has shape {tuple(weight.shape)}.")
     hidden, outputs = expand_weight.shape[0], project_weight.shape[0]
-    if residual and (stride, outputs) != (1, channels):
-        raise ValueError(f"residual must be False at stride {stride} from {channels} to {outputs} channels.")
     if stride == 2 and min(input.shape[2:]) < 2:
         raise ValueError(f"input must have 2x2 pixels at stride 2, but has shape {tuple(input.shape)}.")
     for name, weight, shape in (
@@ -90,6 +88,8 @@ def convfirst(
     check_activation(activation, "activation")
     if not isinstance(residual, bool):
         raise TypeError(f"residual must be True or False, but is {type(residual).__name__}.")
+    if residual and (stride, outputs) != (1, channels):
+        raise ValueError(f"residual must be False at stride {stride} from {channels} to {outputs} channels.")
     output_size(input, (3, 3), _WINDOW)
     weights, biases = (conv_weight, expand_weight, project_weight), (conv_bias, expand_bias, project_bias)
     reason = cuda_blocks.convfirst_reason(input, hidden, outputs, stride, conv_activation)
