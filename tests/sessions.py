@@ -20,6 +20,13 @@ def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProce
     )
 
 
+def start_python(*arguments: str) -> subprocess.Popen[str]:
+    """Starts what `run_python` would run."""
+    return subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TESTS
+    )
+
+
 def run_cases(*arguments: str, **environment: str) -> None:
     """Runs tests/run_cases.py and fails with the case at which it ended."""
     session = run_python(str(TESTS / "run_cases.py"), *arguments, **environment)

@@ -77,7 +77,7 @@ def test_convfirst_is_its_layers_where_no_kernel_takes_it(residual: bool) -> Non
         (1, torch.randn(16, 16, 3, 3), r"conv_weight must have shape \(16, 8, 3, 3\)"),
         (3, torch.randn(48, 8, 1, 1), r"expand_weight must have shape \(48, 16, 1, 1\)"),
         (5, torch.randn(16, 40, 1, 1), r"project_weight must have shape \(16, 48, 1, 1\)"),
-        (5, torch.randn(24, 48, 1, 1), "residual must be False at stride 1 from 16 to 24 channels"),
+        (5, torch.randn(24, 48, 1, 1), "project_bias must have 24 elements"),
         (4, torch.randn(16), "expand_bias must have 48 elements"),
     ],
 )
@@ -86,6 +86,12 @@ def test_convfirst_names_what_does_not_fit(index: int, value: torch.Tensor, mess
     tensors[index] = value
     with pytest.raises(ValueError, match=message):
         cf.ops.convfirst(*tensors)
+
+
+def test_convfirst_adds_its_input_to_as_many_channels_only() -> None:
+    *tensors, _, _ = block()
+    with pytest.raises(ValueError, match="residual must be False at stride 1 from 16 to 24 channels"):
+        cf.ops.convfirst(*tensors, torch.randn(24, 48, 1, 1), torch.randn(24))
 
 
 def test_patched_layers_on_other_devices_keep_their_reason() -> None:

@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -18,6 +16,7 @@ from functools import cache
 
 import pytest
 import torch
+from sessions import start_python
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -319,9 +318,7 @@ def test_a_script_ends_by_control_c_with_pythons_message() -> None:
         "print('ready', flush=True)\n"
         "while True: fast(images)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start_python("-c", script)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
