@@ -16,6 +16,7 @@
 #define NORM_ARGUMENTS                                                                                                \
   "Tensor? scale, Tensor? shift, Tensor? gate, str activation, Tensor weight, int[2] stride, int[4] padding, int[2] " \
   "dilation, int groups"
+#define CHAIN_ARGUMENTS "Tensor input, Tensor weights, str program, bool flat, bool own_threads=True"
 
 // The CUDA kernels' emulator (tests/cuda_emulator) registers them under another name.
 #ifndef CONVFIRST_NAMESPACE
@@ -25,6 +26,7 @@
 STABLE_TORCH_LIBRARY(CONVFIRST_NAMESPACE, m) {
   m.def("pack_weight(Tensor weight) -> Tensor");
   m.def("pack_transposed_weight(Tensor weight, int groups) -> Tensor");
+  m.def("pack_winograd_weight(Tensor weight, int tile) -> Tensor");
   m.def("depthwise_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
   m.def("depthwise_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
   m.def("grouped_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
@@ -35,6 +37,7 @@ STABLE_TORCH_LIBRARY(CONVFIRST_NAMESPACE, m) {
   m.def("dense_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
   m.def("trimmed_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
   m.def("trimmed_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
+  m.def("winograd_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
   m.def(
       "split_conv_transpose2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, "
       "int[2] output_padding, int[2] dilation, int groups) -> Tensor");
@@ -73,6 +76,6 @@ STABLE_TORCH_LIBRARY(CONVFIRST_NAMESPACE, m) {
       "groups, bool needs_input) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("release_kept_memory() -> int");
   m.def("multiplies_half() -> bool");
-  m.def("chain_packed(Tensor input, Tensor weights, str program, bool flat) -> Tensor");
-  m.def("profile_chain_packed(Tensor input, Tensor weights, str program, bool flat) -> (Tensor, Tensor)");
+  m.def("chain_packed(" CHAIN_ARGUMENTS ") -> Tensor");
+  m.def("profile_chain_packed(" CHAIN_ARGUMENTS ") -> (Tensor, Tensor)");
 }

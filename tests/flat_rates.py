@@ -20,5 +20,7 @@ def flat_rates(threads: int) -> KernelRates:
             tile = int(name.rpartition("_t")[2])
             taps = 9 if "_any" in name else int(name.partition("_k")[2][0]) ** 2
             calls[name] = 4 * FMA * tile * taps * (8 if name.startswith("grouped8") else 1)
+        elif name.startswith("winograd_"):
+            calls[name] = 64 * PASS
     passes = ("sum", "rescale", "scale", "gather_float", "normalize", *ACTIVATIONS)
     return KernelRates(threads, calls, dict.fromkeys(passes, PASS), {2**20: 100e9, 100 * 2**20: 10e9}, 1e-6)

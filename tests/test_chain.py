@@ -245,9 +245,15 @@ def test_a_forked_child_and_its_parent_run_chains(whole: PackedChain) -> None:
 # What does not fit
 
 
-def _program(residual: int = -1, out_channels: int = 16, kind: int = chain.CONVOLUTION, source: int = 0) -> str:
+def _program(
+    residual: int = -1,
+    out_channels: int = 16,
+    kind: int = chain.CONVOLUTION,
+    source: int = 0,
+    sum_activation: int = 0,
+) -> str:
     window = chain.window_integers((1, 1), (1, 1), (1, 1), (0, 0, 0, 0))
-    numbers = (kind, source, residual, chain.KERNELS.index("pointwise"), out_channels, 1, *window, 0)
+    numbers = (kind, source, residual, chain.KERNELS.index("pointwise"), out_channels, 1, *window, 0, sum_activation)
     return " ".join(map(str, numbers))
 
 
@@ -268,6 +274,7 @@ WEIGHTS = torch.randn(16 * 16 + 16)
         ({"program": _program(source=-1)}, "program must have a value"),
         ({"program": _program(residual=1)}, "program must add an earlier value, but adds 1"),
         ({"program": _program(residual=-2)}, "program must add an earlier value"),
+        ({"program": _program(sum_activation=3)}, "program must have identity, relu or relu6 behind a sum"),
         ({"program": _program(out_channels=0)}, "program must have out_channels of 1 to"),
         ({"program": _program(out_channels=10**30)}, "program must have out_channels of 1 to"),
         ({"program": _program(out_channels=17)}, "weights must have as many elements .* too few"),

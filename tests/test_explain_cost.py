@@ -144,7 +144,7 @@ def test_layers_around_the_blocks_of_a_classifier() -> None:
 
 @pytest.mark.parametrize("prepare", [lambda model: model, cf.patch, cf.optimize], ids=["stock", "patched", "optimized"])
 def test_every_block_is_timed(prepare) -> None:
-    model = prepare(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)))
+    model = prepare(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=4)))
     explanation = cf.explain(model, torch.randn(2, 3, 12, 12))
     assert len(explanation) == 2
     assert all(record.seconds > 0 and record.roofline > 0 for record in explanation)

@@ -96,6 +96,15 @@ def _chains() -> list[tuple[Any, ...]]:
     return [*flat, whole]
 
 
+def _winograd_weight(channels: int, tile: int) -> Tensor:
+    return packed.pack_weight_for(f"winograd{tile}", _weight(20, channels, 3, 3))
+
+
+def _winograd_rest(residual: Tensor | None) -> tuple[Any, ...]:
+    window = ([1, 1], [1, 1, 1, 1], [1, 1])
+    return packed.pack_bias(None, 20), residual, *window, 1, 20, "relu"
+
+
 def _split(weight: tuple[int, ...], groups: int) -> list[tuple[Any, ...]]:
     rest = ([2, 2], [1, 1, 1, 1], [1, 0], [1, 1], groups)
     cases: list[tuple[Any, ...]] = [
@@ -145,6 +154,7 @@ def _normed(*rest: Any) -> tuple[Any, ...]:
 ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "chain_packed": _chains(),
     "profile_chain_packed": _chains(),
+    "pack_winograd_weight": [(_weight(17, 3, 3, 3, dtype=dtype), tile) for dtype in DTYPES for tile in (2, 4)],
     "pack_weight": [(_weight(17, 3, 3, 3, dtype=dtype),) for dtype in DTYPES],
     "depthwise_conv2d": _plain((34, 1, 3, 3), 17, 17),
     "depthwise_conv2d_packed": _packed((34, 1, 3, 3), 17, 17),
@@ -155,6 +165,15 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "dense_conv2d": _plain((20, 3, 3, 3), 3, 1),
     "trimmed_conv2d": _plain((20, 5, 3, 3), 5, 1),
     "trimmed_conv2d_packed": _packed((20, 5, 3, 3), 5, 1),
+    "winograd_conv2d_packed": [
+        (
+            _image(c, dtype),
+            _winograd_weight(c, tile),
+            *_winograd_rest(residual),
+        )
+        for c, tile, residual in ((5, 2, None), (17, 4, _image(20)))
+        for dtype in (DTYPES if residual is None else DTYPES[:1])
+    ],
     "split_conv_transpose2d": _split((5, 20, 3, 3), 1) + _split((17, 2, 3, 3), 17),
     "split_conv_transpose2d_packed": _split_packed((5, 20, 3, 3), 1) + _split_packed((17, 1, 3, 3), 17),
     "strided_weight_grad": [
@@ -235,7 +254,7 @@ def test_compiles_with_gradients(op: str) -> None:
 def test_compiles_once_for_all_image_sizes(op: str) -> None:
     torch._dynamo.reset()
     case = _growable(op)
-    tensors = case.make(values="normal")
+    tensors = {name: t for name, t in case.make(values="normal").items() if name != "residual"}
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(case.run, fullgraph=True, backend=counter, dynamic=True)
     for batch, height, width in ((2, 9, 11), (3, 12, 10), (5, 31, 40)):

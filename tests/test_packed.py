@@ -1,6 +1,7 @@
 """The inference building blocks, called as fused modules call them."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ KERNELS = packed.KERNELS
 CASES_BY_KERNEL = [
     pytest.param(kernel, case, id=str(case))
     for kernel in KERNELS
-    for case in CASES[f"{kernel}_conv2d"][:: 4 if kernel != "pointwise" else 2]
-    if "residual" not in case.shapes
+    for case in CASES[f"{kernel.rstrip('24')}_conv2d"][:: 4 if kernel != "pointwise" else 2]
+    if "residual" not in case.shapes and kernel.endswith(str(case.options.get("tile", "")))
 ]
 
 
@@ -29,7 +30,7 @@ def run_packed(kernel: str, case: OpCase, tensors: dict[str, Tensor], residual: 
     return packed.conv2d(
         kernel,
         tensors["input"].contiguous(memory_format=torch.channels_last),
-        packed.pack_weight(weight),
+        packed.pack_weight_for(kernel, weight),
         packed.pack_bias(tensors.get("bias"), weight.shape[0]),
         residual,
         _pair(options.get("stride", 1)),
@@ -75,6 +76,27 @@ def test_packed_weights_have_sixteen_output_channels_in_the_last_place(
         lanes = actual.permute(0, 4, 3, 1, 2).reshape(-1, group_in, rows, columns)
         assert torch.equal(lanes[:out_channels], weight.float())
         assert not lanes[out_channels:].any()
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_winograds_weights_are_filtered_in_float64(tile: int) -> None:
+    points = {2: (0, 1, -1), 4: (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))}[tile]
+    rows = [[x**k / math.prod(x - y for y in points if y != x) for k in range(3)] for x in points]
+    if tile == 2:
+        rows[0] = [1, 0, 0]  # the sign of a point's rows is free
+    matrix = torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64)
+    for dtype in DTYPES:
+        weight = torch.randn(20, 5, 3, 3).to(dtype)
+        actual = packed.pack_weight_for(f"winograd{tile}", weight.contiguous(memory_format=torch.channels_last))
+        expected = packed.pack_weight((matrix @ weight.double() @ matrix.t()).float())
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_winograd_takes_3x3_kernels_only() -> None:
+    with pytest.raises(RuntimeError, match="weight must have 3x3 kernels for a Winograd convolution, but has 1x3"):
+        packed.pack_weight_for("winograd4", torch.zeros(8, 8, 1, 3))
+    with pytest.raises(RuntimeError, match="tile must be 2 or 4, but is 3"):
+        torch.ops.convfirst.pack_winograd_weight(torch.zeros(8, 8, 3, 3), 3)
 
 
 def test_packed_bias_is_padded_with_zeros() -> None:

@@ -47,6 +47,14 @@ def test_rows_of_a_spatial_convolution_take_their_tiles() -> None:
     assert SHEET.spatial(1, 28, 17, PLAIN, False) == SHEET.spatial(1, 28, 32, PLAIN, False)
 
 
+def test_winograd_transforms_tiles_and_multiplies_at_every_position() -> None:
+    transforms, products = (96 + 32) * PASS, 36 * 96 * 32 / 16 * FMA
+    assert SHEET.winograd(28, 96, 32, 4) == pytest.approx(28 * (transforms + products))
+    assert SHEET.winograd(280, 96, 32, 4) == pytest.approx(280 * (transforms + products))
+    assert SHEET.winograd(28, 96, 32, 2) == pytest.approx(28 * (transforms + products * 16 / 36))
+    assert SHEET.winograd(28, 90, 20, 4) < SHEET.winograd(28, 96, 32, 4)
+
+
 def test_passes_bytes_and_meetings() -> None:
     assert SHEET.activation(100, "relu6") == 0 and SHEET.activation(100, "silu") == pytest.approx(100 * PASS)
     assert SHEET.passes(10, "sum") == pytest.approx(10 * PASS)

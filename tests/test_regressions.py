@@ -89,7 +89,11 @@ def test_denormal_weights_give_what_they_are_worth(groups: int, kernel: int) -> 
     exact = nn.functional.conv2d(image.double(), layer.weight.double(), None, 1, kernel // 2, 1, groups)
     for module in (cf.patch(copy.deepcopy(layer)), cf.optimize(layer)):
         with torch.inference_mode():
-            assert torch.equal(module(image).double(), exact)
+            actual = module(image).double()
+        if isinstance(module, nn.Conv2d) or (groups, kernel) != (1, 3):
+            assert torch.equal(actual, exact)
+        else:  # Winograd's weights are sixths of these
+            torch.testing.assert_close(actual, exact, rtol=1e-4, atol=1e-4 * exact.abs().max().item())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -232,7 +232,8 @@ def test_users_of_the_package_need_no_private_name(path: Path) -> None:
 
 
 # Operators that prepare weights or memory for the others.
-PARTS_OF_OTHERS = ("empty_weights", "multiplies_half", "pack_transposed_weight", "pack_weight", "release_kept_memory")
+PARTS_OF_OTHERS = ("empty_weights", "multiplies_half", "release_kept_memory")
+PARTS_OF_OTHERS += ("pack_transposed_weight", "pack_weight", "pack_winograd_weight")
 
 
 def operators() -> list[str]:

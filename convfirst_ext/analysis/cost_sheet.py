@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from convfirst_ext.analysis.kernel_rates import TRIAL_DEPTH, TRIAL_ROWS, KernelRates
+from convfirst_ext.analysis.kernel_rates import TRIAL_CHANNELS, TRIAL_DEPTH, TRIAL_ROWS, KernelRates
 
 LANES = 16
 _NARROW = 8
 _TILES: tuple[int, ...] = (14, 8, 7, 4, 2, 1)
 _ANY_TILES = (14, 8, 4, 2, 1)
 _WIDTHS = (2, 3, 4, 1)
+_WINOGRAD_RUN = 28
 _EXACT = ("identity", "relu", "relu6")  # a clamp of the product itself
 
 
@@ -85,6 +86,14 @@ class CostSheet:
         tile = min((t for t in tiles if t <= width), key=lambda t: -(-width // t) * (t + 1.5))
         calls = -(-channels // LANES) * rows * -(-width // tile)
         return calls * taps * self.rates.calls[f"{family}{own}_t{tile}"] / TRIAL_ROWS
+
+    def winograd(self, tiles: int, in_channels: int, channels: int, side: int) -> float:
+        """Tiles of side x side outputs of a 3x3 convolution: both transforms, and a product at every position."""
+        calls = [self.rates.calls[f"winograd_{end}_{side}"] for end in ("input", "output")]
+        transforms = sum(-(-c // LANES) * LANES * ns for c, ns in zip((in_channels, channels), calls, strict=True))
+        run = min(tiles, _WINOGRAD_RUN)
+        products = (side + 2) ** 2 * self.product(run, -(-channels // LANES) * LANES, in_channels) / run
+        return tiles * (transforms / TRIAL_CHANNELS + products)
 
     def activation(self, elements: float, name: str) -> float:
         """A pass of its own; what a clamp can do is part of the product."""

@@ -17,11 +17,12 @@ import numpy as np
 from convfirst_ext import _native
 from convfirst_ext.analysis.ceilings import at_once, fp32_isa
 
-# Operands of the microkernels when they are timed: csrc/cpu/microkernels/trial_products.cpp and trial_passes.cpp.
+# Operands of the microkernels when they are timed: trial_*.cpp in csrc/cpu/microkernels.
 TRIAL_DEPTH = 96
 TRIAL_ROWS = 4
+TRIAL_CHANNELS = 64  # of a tile that is transformed
 _PASSES = {"sum": 56 * 16, "rescale": 56 * 16, "scale": 56 * 16, "gather_float": 56 * 16, "normalize": 28 * 384}
-_FAMILIES = ("gemm_", "depthwise_", "grouped8_")
+_FAMILIES = ("gemm_", "depthwise_", "grouped8_", "winograd_")
 ACTIVATIONS = ("identity", "relu", "relu6", "silu", "hardswish", "gelu", "gelu_tanh", "sigmoid", "hardsigmoid")
 
 _CALL_SECONDS = 0.003
@@ -91,7 +92,9 @@ class KernelRates:
         values = [*rates.calls.values(), *rates.elements.values(), *rates.copies.values(), rates.meeting]
         if not all(isinstance(value, (int, float)) and 0 <= value < float("inf") for value in values):
             raise ValueError("a rate is no number")
-        known = set(ACTIVATIONS) | set(_PASSES) <= set(rates.elements) and "gemm_1x1" in rates.calls
+        known = set(ACTIVATIONS) | set(_PASSES) <= set(rates.elements) and {"gemm_1x1", "winograd_input_4"} <= set(
+            rates.calls
+        )
         if not rates.copies or not known:
             raise ValueError("a rate is missing")
         return rates

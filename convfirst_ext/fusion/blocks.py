@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from convfirst_ext import ops
 from convfirst_ext.fusion import recognition
-from convfirst_ext.fusion.folding import FoldedConv, flat_name, module_of, only_user, replace_module
+from convfirst_ext.fusion.folding import (
+    FoldedConv,
+    absorb_activation,
+    activation_at,
+    flat_name,
+    module_of,
+    only_user,
+    replace_module,
+)
 from convfirst_ext.nn import PackedConv2d, PackedMBConv
 from convfirst_ext.nn.packed_mbconv import FoldedLayer
 from convfirst_ext.nn.window import POINTWISE
@@ -22,6 +30,11 @@ class BlockMatch(NamedTuple):
     convolution: fx.Node
     squeeze_excite: fx.Node | None
     project: fx.Node
+
+    @property
+    def start(self) -> fx.Node:
+        """The node that reads the block's input."""
+        return self.convolution if self.expand is None else self.expand
 
 
 def fuse_blocks(graph_module: fx.GraphModule) -> None:
@@ -43,29 +56,49 @@ def pack_single_convolutions(graph_module: fx.GraphModule) -> None:
             packed = PackedConv2d(conv.kernel, conv.weight, conv.bias, conv.window, conv.groups, conv.activation)
             packed.source = conv.source
             replace_module(graph_module, node, flat_name(conv.source, "fused"), packed)
-            fuse_residual(graph_module, node)
+            _absorb_sum_activation(graph_module, fuse_residual(graph_module, node), packed)
     graph_module.graph.eliminate_dead_code()
 
 
-def fuse_residual(graph_module: fx.GraphModule, node: fx.Node) -> None:
-    """Lets a packed module add what the graph adds to its result, where nothing else uses that result."""
+def put_block(graph_module: fx.GraphModule, start: fx.Node, end: fx.Node, name: str, block: nn.Module) -> None:
+    """Puts one module where the nodes from `start` to `end` are, and lets it add the residual behind them."""
+    end.args = (start.args[0],)
+    replace_module(graph_module, end, name, block)
+    fuse_residual(graph_module, end)
+    graph_module.graph.eliminate_dead_code()
+
+
+def _absorb_sum_activation(graph_module: fx.GraphModule, node: fx.Node | None, packed: PackedConv2d) -> None:
+    """Takes the clamp behind a sum out of the graph, where a convolution adds that sum."""
+    if node is None or activation_at(graph_module, only_user(node)) not in ("relu", "relu6"):
+        return
+    packed.sum_activation = absorb_activation(graph_module, node)
+
+
+def fuse_residual(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Lets a packed module add what the graph adds to its result, where nothing else uses that result.
+
+    Returns:
+        The node that now calls it with both, or None where nothing is added.
+    """
     addition = only_user(node)
     if addition is None or len(addition.args) != 2 or addition.kwargs:
-        return
+        return None
     if addition.op == "call_function":
         if addition.target not in recognition.ADDITIONS:
-            return
+            return None
     elif addition.op != "call_method" or addition.target not in ("add", "add_"):
-        return
+        return None
     first, second = addition.args
     other = second if first is node else first
     if not isinstance(other, fx.Node) or other is node:
-        return
+        return None
     with graph_module.graph.inserting_before(addition):
         fused = graph_module.graph.call_module(str(node.target), (node.args[0], other))
     addition.replace_all_uses_with(fused)
     graph_module.graph.erase_node(addition)
     graph_module.graph.erase_node(node)
+    return fused
 
 
 def _folded(graph_module: fx.GraphModule, node: object, *kernels: str) -> FoldedConv | None:
@@ -118,10 +151,7 @@ def _fuse_gated_projection(graph_module: fx.GraphModule, node: fx.Node) -> None:
         gate,
     )
     packed.source = projection.source
-    follower.args = (node.args[0],)
-    replace_module(graph_module, follower, flat_name(projection.source, "fused"), packed)
-    fuse_residual(graph_module, follower)
-    graph_module.graph.eliminate_dead_code()
+    put_block(graph_module, node, follower, flat_name(projection.source, "fused"), packed)
 
 
 def _emit(graph_module: fx.GraphModule, match: BlockMatch) -> None:
@@ -149,8 +179,4 @@ def _emit(graph_module: fx.GraphModule, match: BlockMatch) -> None:
     )
     sources = [c.source for c in (expansion, convolution, projection) if c is not None]
     packed.source = " ".join(sources)
-    start = match.expand if match.expand is not None else match.convolution
-    match.project.args = (start.args[0],)
-    replace_module(graph_module, match.project, flat_name(convolution.source, "fused"), packed)
-    fuse_residual(graph_module, match.project)
-    graph_module.graph.eliminate_dead_code()
+    put_block(graph_module, match.start, match.project, flat_name(convolution.source, "fused"), packed)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 
-from torch import fx
+import torch
+from torch import fx, nn
 
 from convfirst_ext.fusion.classifier import is_flatten
 from convfirst_ext.fusion.folding import replace_module
@@ -21,6 +23,11 @@ from convfirst_ext.nn.packed_module import PackedModule
 from convfirst_ext.ops.chain import MOST_CHANNELS, MOST_EXTENT
 
 _LEAST_LINKS = 2
+
+
+# What a graph does to a value without work for several threads.
+_VIEWS = (getattr, operator.getitem, torch.flatten, torch.reshape, torch.squeeze)
+_VIEW_METHODS = ("size", "dim", "view", "reshape", "flatten", "squeeze", "contiguous")
 
 
 @dataclass
@@ -50,6 +57,26 @@ def chain_modules(graph_module: fx.GraphModule) -> None:
     for number, piece in reversed(list(enumerate(pieces))):  # a piece's entry may be the last node of the one before
         _emit(graph_module, piece, f"chain_{number}")
     graph_module.graph.eliminate_dead_code()
+
+
+def share_threads(graph_module: fx.GraphModule) -> None:
+    """Lets chains run on torch's threads where they are not all that a graph does.
+
+    Torch's threads spin for milliseconds after each of its operators, and would take the cores from a chain's own.
+    """
+    chains = [module for module in graph_module.modules() if isinstance(module, PackedChain)]
+    alone = len(chains) == 1 and not any(_works(graph_module, node) for node in graph_module.graph.nodes)
+    for chain in chains:
+        chain.own_threads = alone
+
+
+def _works(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        passive = PackedChain, nn.Identity, nn.Flatten
+        return not isinstance(graph_module.get_submodule(str(node.target)), passive)
+    if node.op == "call_function":
+        return node.target not in _VIEWS
+    return node.op == "call_method" and node.target not in _VIEW_METHODS
 
 
 def _packed(graph_module: fx.GraphModule, node: fx.Node) -> PackedModule | None:
@@ -126,7 +153,7 @@ def _extent(graph_module: fx.GraphModule, node: fx.Node) -> tuple[object, ...]:
     module = _packed(graph_module, node)
     while module is not None and not isinstance(module, PackedPool):
         if not module.window.keeps_size:
-            windows.append(module.window)
+            windows.append(module.window.size_rule())
         node = node.args[0]  # type: ignore[assignment]
         module = _packed(graph_module, node)
     return (*windows, "pixel" if isinstance(module, PackedPool) else node)
@@ -188,7 +215,8 @@ def _emit(graph_module: fx.GraphModule, run: _Run, name: str) -> None:
         links.append(Link(module, source, residual))
         values[node] = len(links)
     last = run.nodes[-1]
-    if len(links) < _LEAST_LINKS or values[last] != len(links):
+    adds_first = getattr(links[0].module, "sum_activation", "identity") != "identity" if links else False
+    if (len(links) < _LEAST_LINKS and not adds_first) or values[last] != len(links):
         return
     chain = PackedChain(links, _is_flat(graph_module, last))
     with graph_module.graph.inserting_after(last):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from convfirst_ext.fusion import recognition
-from convfirst_ext.fusion.blocks import BlockMatch, fuse_residual, match_block
+from convfirst_ext.fusion.blocks import BlockMatch, fuse_residual, match_block, put_block
 from convfirst_ext.fusion.folding import FoldedConv, flat_name, fold_convolutions, module_of, replace_module
 from convfirst_ext.fusion.graphs import drop_inference_identities, rewrite
 from convfirst_ext.fusion.patching import swap_layers
@@ -138,11 +138,7 @@ def _emit_block(traced: fx.GraphModule, match: BlockMatch, own: torch.dtype) -> 
         window=conv.window,
         output_activation=project.activation,
     )
-    start = match.convolution if match.expand is None else match.expand
-    match.project.args = (start.args[0],)
-    replace_module(traced, match.project, flat_name(conv.source, "fused"), fused)
-    fuse_residual(traced, match.project)
-    traced.graph.eliminate_dead_code()
+    put_block(traced, match.start, match.project, flat_name(conv.source, "fused"), fused)
 
 
 def _emit_layer(traced: fx.GraphModule, node: fx.Node, conv: FoldedConv, dtype: torch.dtype) -> None:
@@ -167,10 +163,8 @@ def _emit_layer(traced: fx.GraphModule, node: fx.Node, conv: FoldedConv, dtype: 
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution followed by batch norm, computed in float64."""
-    scale, shift = recognition.affine_of(norm)
-    bias = shift if conv.bias is None else conv.bias.detach().double() * scale + shift
-    weight = conv.weight.detach().double() * scale[:, None, None, None]
+    weight, bias = recognition.fold_norm(conv, norm)
+    assert bias is not None  # batch norm shifts
     return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
 

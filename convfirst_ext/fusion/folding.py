@@ -98,15 +98,10 @@ def _choose_packed(conv: nn.Conv2d) -> str | None:
 
 
 def _fold(graph_module: fx.GraphModule, node: fx.Node, conv: nn.Conv2d, choose: Choose) -> bool:
-    weight = conv.weight.detach().double()
-    bias = None if conv.bias is None else conv.bias.detach().double()
     source = str(node.target)
     norm = absorb_norm(graph_module, node, source)
-    if norm is not None:
-        affine = recognition.affine_of(norm)
-        weight = weight * affine.scale.view(-1, 1, 1, 1)
-        bias = affine.shift if bias is None else bias * affine.scale + affine.shift
-    weight, bias = weight.float(), None if bias is None else bias.float()
+    exact_weight, exact_bias = recognition.fold_norm(conv, norm)
+    weight, bias = exact_weight.float(), None if exact_bias is None else exact_bias.float()
     kernel = choose(conv)
     if kernel is None:
         if norm is not None:

@@ -10,7 +10,7 @@ from torch import fx, nn
 from convfirst_ext.fusion.blocks import fuse_blocks, pack_single_convolutions
 from convfirst_ext.fusion.blur import pack_blur_pools
 from convfirst_ext.fusion.boundary import add_boundary
-from convfirst_ext.fusion.chains import chain_modules
+from convfirst_ext.fusion.chains import chain_modules, share_threads
 from convfirst_ext.fusion.classifier import pack_classifier
 from convfirst_ext.fusion.convfirst import pack_convfirst
 from convfirst_ext.fusion.convnext import pack_convnext
@@ -61,6 +61,10 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     ):
         with torch.no_grad():
             fused = rewrite(fused, lambda traced: fuse_graph(traced) and add_boundary(traced, dtype))
+    if not isinstance(fused, fx.GraphModule):  # several graphs, with other layers between them
+        for module in fused.modules():
+            if isinstance(module, PackedChain):
+                module.own_threads = False
     swap_transposed(fused)
     if dtype is not None:
         fused = fused.to(dtype)
@@ -91,6 +95,7 @@ def fuse_graph(traced: fx.GraphModule) -> bool:
     pack_single_convolutions(traced)
     pack_classifier(traced)
     chain_modules(traced)
+    share_threads(traced)
     return True
 
 

@@ -15,6 +15,7 @@ from convfirst_ext.fusion.tiles import Tiles, tiles_of
 from convfirst_ext.fusion.work import Call, packed_work
 from convfirst_ext.nn import PackedConv2d, PackedConvNeXtBlock, PackedLayerNorm, PackedLinear, PackedMBConv
 from convfirst_ext.nn.packed_module import PackedModule
+from convfirst_ext.ops.packed import winograd_tile
 
 # convnext_block.cpp: with fewer pixels a thread they share channels; most pixels of a run.
 _LEAST_RUN = 28
@@ -107,6 +108,9 @@ class Predictor:
             rows = images * self._spatial(module, height, width, channels)
             copied = self._sheet.passes(_padded_elements(call.input), "gather_float")
             return (rows + copied + left) / self._threads
+        if side := winograd_tile(module.kernel):
+            tiles = images * -(-height // side) * -(-width // side)
+            return (self._sheet.winograd(tiles, module.in_channels, channels, side) + left) / self._threads
         depth = math.prod(module.weight.shape[1:4])
         if module.window.kernel == (1, 1):
             run = -(-images * height * width // self._threads)

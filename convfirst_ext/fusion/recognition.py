@@ -164,6 +164,16 @@ def affine_of(norm: nn.BatchNorm2d) -> Affine:
     return Affine(scale, shift)
 
 
+def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution and the batch norm behind it, in float64."""
+    weight = conv.weight.detach().double()
+    bias = None if conv.bias is None else conv.bias.detach().double()
+    if norm is None:
+        return weight, bias
+    scale, shift = affine_of(norm)
+    return weight * scale.view(-1, 1, 1, 1), shift if bias is None else bias * scale + shift
+
+
 def activation_inside(norm: nn.Module) -> str | None:
     """The activation that a batch norm applies itself (timm's BatchNormAct2d); "identity" for plain batch norm."""
     inner = getattr(norm, "act", None)

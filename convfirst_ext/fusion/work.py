@@ -99,7 +99,10 @@ def fused_work(module: nn.Module, call: Call) -> Work:
 
 
 def _layers(module: PackedModule, call: Call) -> list[_Layer]:
-    if isinstance(module, (PackedConv2d, PackedLinear)):
+    if isinstance(module, PackedConv2d):  # Winograd's transformed weights say nothing of the layer's products
+        products = math.prod(module.window.kernel) * module.in_channels // module.groups
+        return [_Layer(products, module.out_channels, call.output.numel() // module.out_channels)]
+    if isinstance(module, PackedLinear):
         return [_layer(module.weight, module.out_channels, call.output.numel() // module.out_channels)]
     if isinstance(module, PackedConvNeXtBlock):
         pixels = call.output.numel() // module.out_channels

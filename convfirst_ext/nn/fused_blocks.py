@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from convfirst_ext.ops.mbconv_passes import passes_reason, passes_size
 from convfirst_ext.ops.single import wants_gradient
 
 PLAIN_3X3 = FusedWindow((3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
+_SQUEEZE_EXCITE = ("se_reduce_weight", "se_reduce_bias", "se_expand_weight", "se_expand_bias")
 
 
 class _FusedBlock(nn.Module):
@@ -126,8 +128,7 @@ class FusedMBConv(_FusedBlock):
         self.window, self.blur, self.output_activation = window, blur, output_activation
         self.squeezes = squeeze_excite is not None
         if squeeze_excite is not None:
-            names = "se_reduce_weight", "se_reduce_bias", "se_expand_weight", "se_expand_bias"
-            for name, tensor in zip(names, squeeze_excite[:4], strict=True):
+            for name, tensor in zip(_SQUEEZE_EXCITE, squeeze_excite[:4], strict=True):
                 self._register(name, None if tensor is None else tensor.to(self.conv_weight))
             self.se_activation, self.se_gate = squeeze_excite.activation, squeeze_excite.gate
 
@@ -156,22 +157,19 @@ class FusedMBConv(_FusedBlock):
             size = passes_size(input.shape[2:], self.window.kernel[0], window.stride[0], window.padding, self.blur)
             if residual.shape != (len(input), project.shape[0], *size) or residual.dtype != input.dtype:
                 return None
-        squeeze_excite = None
-        if self.squeezes:
-            reduce = self.wide("se_reduce_weight"), self.wide("se_reduce_bias")
-            expand = self.wide("se_expand_weight"), self.wide("se_expand_bias")
-            squeeze_excite = ops.SqueezeExcite(*reduce, *expand, self.se_activation, self.se_gate)  # type: ignore[arg-type]
+        squeeze_excite = self._squeeze_excite(self.wide)
         weights = self.expand_weight, self.conv_weight, project
         biases = self.wide("expand_bias"), self.wide("conv_bias"), self.wide("project_bias")
         activations = self.activation, self.output_activation
         output = run_on_cuda(input, weights, biases, window, self.blur, squeeze_excite, activations, residual)
         return None if output is None else restore_layout(output, input, self.conv_weight)
 
-    def _squeeze_excite(self) -> ops.SqueezeExcite | None:
+    def _squeeze_excite(self, parameter: Callable[[str], Tensor | None] | None = None) -> ops.SqueezeExcite | None:
+        """With its parameters as they are, or as `parameter` gives them by their names."""
         if not self.squeezes:
             return None
-        tensors = self.se_reduce_weight, self.se_reduce_bias, self.se_expand_weight, self.se_expand_bias
-        return ops.SqueezeExcite(*tensors, self.se_activation, self.se_gate)  # type: ignore[arg-type]
+        tensors = map(parameter or partial(getattr, self), _SQUEEZE_EXCITE)
+        return ops.SqueezeExcite(*tensors, self.se_activation, self.se_gate)  # type: ignore[call-arg, arg-type]
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """(N, C, H, W) to (N, O, H', W'), plus the residual, or the input where the block adds it."""

@@ -37,6 +37,9 @@ class PackedChain(torch.nn.Module):
     Args:
         links: the modules in order.
         flat: whether the result, then of one pixel, is (N, C) instead of (N, C, 1, 1).
+
+    Attributes:
+        own_threads: whether threads of its own run it, which is best alone, or torch's, between other layers.
     """
 
     weights: Tensor
@@ -49,6 +52,7 @@ class PackedChain(torch.nn.Module):
         self.wiring = [(link.source, link.residual) for link in links]
         self.flat = flat
         self.multiplies_half = False
+        self.own_threads = True
         self._planar = self.reads_planar
         self._channels = next((m.in_channels for m in self.links if hasattr(m, "in_channels")), None)  # type: ignore[assignment]
         self.program = ops.chain.program_of([link.module.step() for link in links], self.wiring)
@@ -59,11 +63,11 @@ class PackedChain(torch.nn.Module):
         """(N, C, H, W) to the last module's output."""
         if check_packed_image(input, self._channels):
             return of_one_image(self.forward, input)
-        return ops.chain.run(self._readable(input), self._weights_for(input), self.program, self.flat)
+        return ops.chain.run(self._readable(input), *self._arguments_for(input))
 
     def profile(self, input: Tensor) -> tuple[Tensor, list[float]]:
         """The output, and the seconds that every module took inside the chain."""
-        output, seconds = ops.chain.profile(self._readable(input), self._weights_for(input), self.program, self.flat)
+        output, seconds = ops.chain.profile(self._readable(input), *self._arguments_for(input))
         return output, seconds.tolist()
 
     def run_stepwise(self, input: Tensor) -> Tensor:
@@ -100,10 +104,10 @@ class PackedChain(torch.nn.Module):
         arithmetic = ", in fp16" if self.multiplies_half else ""
         return f"chain of {len(self.links)} blocks{arithmetic}"
 
-    def _weights_for(self, input: Tensor) -> Tensor:
-        if self.half_weights is not None and input.dtype == torch.float16:
-            return self.half_weights
-        return self.weights
+    def _arguments_for(self, input: Tensor) -> tuple[Tensor, str, bool, bool]:
+        half = self.half_weights is not None and input.dtype == torch.float16
+        weights = self.half_weights if half else self.weights
+        return weights, self.program, self.flat, self.own_threads  # type: ignore[return-value]
 
     def _readable(self, input: Tensor) -> Tensor:
         if self._planar and input.is_contiguous():

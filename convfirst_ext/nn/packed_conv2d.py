@@ -9,18 +9,21 @@ from convfirst_ext import ops
 from convfirst_ext.nn.image_checks import check_packed_image, of_one_image
 from convfirst_ext.nn.packed_module import PackedModule
 from convfirst_ext.nn.window import FusedWindow
+from convfirst_ext.ops.activation import apply_activation
 
 
 class PackedConv2d(PackedModule):
-    """Inference only: ``activation(conv2d(input)) + residual``.
+    """Inference only: ``sum_activation(activation(conv2d(input)) + residual)``.
 
     Args:
-        kernel: "depthwise", "grouped", "pointwise" or "dense".
+        kernel: one of ``ops.packed.KERNELS``.
         weight: (O, C / groups, R, S), batch norm folded in.
         bias: (O,) or None.
         window: stride, padding, dilation.
         groups: number of groups.
         activation: one of ``ops.ACTIVATIONS``.
+
+    ``sum_activation`` is "identity" until it is set to "relu" or "relu6"; it is left out where there is no residual.
     """
 
     weight: Tensor
@@ -42,7 +45,8 @@ class PackedConv2d(PackedModule):
         self.in_channels = weight.shape[1] * groups
         self.out_channels = weight.shape[0]
         self.activation = activation
-        self.register_buffer("weight", ops.packed.pack_weight(weight))
+        self.sum_activation = "identity"
+        self.register_buffer("weight", ops.packed.pack_weight_for(kernel, weight))
         self.register_buffer("bias", ops.packed.pack_bias(bias, self.out_channels))
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -64,7 +68,10 @@ class PackedConv2d(PackedModule):
             self.out_channels,
             self.activation,
         )
-        return output if residual is None or fused is not None else output + residual
+        if residual is None:
+            return output
+        output = output if fused is not None else output + residual
+        return apply_activation(self.sum_activation, output)
 
     def step(self) -> ops.chain.Step:
         """This module as a step of a ``PackedChain``."""
@@ -76,11 +83,13 @@ class PackedConv2d(PackedModule):
             self.groups,
             self.out_channels,
             self.activation,
+            self.sum_activation,
         )
 
     def describe(self) -> str:
         """The kernel and its shape in a few words."""
         text = f"{self.kernel} {self.window} {self.in_channels}->{self.out_channels}"
-        return text if self.activation == "identity" else f"{text} {self.activation}"
+        text = text if self.activation == "identity" else f"{text} {self.activation}"
+        return text if self.sum_activation == "identity" else f"{text}, added {self.sum_activation}"
 
     extra_repr = describe

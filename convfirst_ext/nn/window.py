@@ -48,6 +48,17 @@ class FusedWindow(NamedTuple):
         spans = [self.dilation[axis] * (self.kernel[axis] - 1) for axis in (0, 1)]
         return top + bottom == spans[0] and left + right == spans[1]
 
+    def size_rule(self) -> tuple[int, ...]:
+        """What decides the output's size: windows with one rule give outputs of one size for inputs of one size.
+
+        Stride and what it is taken of beyond the input's size, vertical and horizontal.
+        """
+        if self.padding is None:
+            return (self.stride[0], -1, self.stride[1], -1)  # as many as ceil(size / stride)
+        left, right, top, bottom = self.padding
+        spans = [self.dilation[axis] * (self.kernel[axis] - 1) + 1 for axis in (0, 1)]
+        return (self.stride[0], top + bottom - spans[0], self.stride[1], left + right - spans[1])
+
     def _same(self, size: int, axis: int) -> tuple[int, int]:
         """As many outputs as ceil(size / stride); the odd pixel goes behind."""
         stride, span = self.stride[axis], self.dilation[axis] * (self.kernel[axis] - 1) + 1

@@ -16,6 +16,7 @@ from convfirst_ext.ops.split_conv_transpose2d import split_conv_transpose2d
 from convfirst_ext.ops.squeeze_excite import SqueezeExcite
 from convfirst_ext.ops.strided_weight_grad import strided_weight_grad
 from convfirst_ext.ops.trimmed_conv2d import trimmed_conv2d
+from convfirst_ext.ops.winograd_conv2d import winograd_conv2d
 
 __all__ = [
     "ACTIVATIONS",
@@ -37,4 +38,5 @@ __all__ = [
     "split_conv_transpose2d",
     "strided_weight_grad",
     "trimmed_conv2d",
+    "winograd_conv2d",
 ]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from convfirst_ext.ops.activation import ACTIVATIONS
 from convfirst_ext.ops.interrupts import raise_interrupt
-from convfirst_ext.ops.packed import KERNELS, LANES
+from convfirst_ext.ops.packed import KERNELS, LANES, winograd_tile
 
 _raw = torch.ops.convfirst
 _chain = _raw.chain_packed.default
@@ -58,10 +58,18 @@ def real_integer(value: float) -> int:
 
 
 def convolution(
-    kernel: str, weight: Tensor, bias: Tensor, window: tuple[int, ...], groups: int, out_channels: int, activation: str
+    kernel: str,
+    weight: Tensor,
+    bias: Tensor,
+    window: tuple[int, ...],
+    groups: int,
+    out_channels: int,
+    activation: str,
+    sum_activation: str = "identity",
 ) -> Step:
-    """``ops.packed.conv2d`` as a step."""
-    integers = (KERNELS.index(kernel), out_channels, groups, *window, activation_integer(activation))
+    """``ops.packed.conv2d`` as a step; its sum with a residual has an activation too: identity, relu or relu6."""
+    activations = activation_integer(activation), activation_integer(sum_activation)
+    integers = (KERNELS.index(kernel), out_channels, groups, *window, *activations)
     return Step(CONVOLUTION, integers, (weight, bias))
 
 
@@ -80,7 +88,7 @@ def program_of(steps: Sequence[Step], wiring: Sequence[tuple[int, int]]) -> str:
     return " ".join(map(str, numbers))
 
 
-def run(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
+def run(input: Tensor, weights: Tensor, program: str, flat: bool, own_threads: bool = True) -> Tensor:
     """Runs the steps of a program one after the other.
 
     Args:
@@ -89,6 +97,8 @@ def run(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
         weights: from ``join_weights``; float16 asks for fp16 arithmetic, which takes a float16 input only.
         program: from ``program_of``.
         flat: whether the result, then of one pixel, is (N, C') instead of (N, C', 1, 1).
+        own_threads: whether by threads that stay together for the whole chain, or by torch's, as suits a chain between
+            torch's own operators.
 
     Returns:
         The last step's result in input's dtype, channels_last where it has four dimensions.
@@ -98,14 +108,12 @@ def run(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
     Raises:
         RuntimeError: the program, the weights and the input do not fit each other.
     """
-    try:
-        return _chain(input, weights, program, flat)
-    except RuntimeError as error:
-        raise_interrupt(error)
-        raise
+    return _interruptible(_chain, input, weights, program, flat, own_threads)
 
 
-def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[Tensor, Tensor]:
+def profile(
+    input: Tensor, weights: Tensor, program: str, flat: bool, own_threads: bool = True
+) -> tuple[Tensor, Tensor]:
     """``run``, with the time of every step.
 
     Args:
@@ -113,6 +121,7 @@ def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[T
         weights: from ``join_weights``.
         program: from ``program_of``.
         flat: as ``run`` takes it.
+        own_threads: as ``run`` takes it.
 
     Returns:
         The last step's result, and the seconds that every step took: (steps,) in float64.
@@ -120,8 +129,12 @@ def profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[T
     Raises:
         RuntimeError: the program, the weights and the input do not fit each other.
     """
+    return _interruptible(_profile_chain, input, weights, program, flat, own_threads)
+
+
+def _interruptible(op: Callable[..., Any], *arguments: object) -> Any:
     try:
-        return _profile_chain(input, weights, program, flat)
+        return op(*arguments)
     except RuntimeError as error:
         raise_interrupt(error)
         raise
@@ -182,6 +195,8 @@ def fits_half(step: Step) -> bool:
         kernel = KERNELS[step.integers[0]]
         if kernel in ("pointwise", "dense"):
             return True
+        if winograd_tile(kernel):
+            return False
         return _is_short(step.tensors[0]) or (kernel == "grouped" and step.tensors[0].shape[3] % (2 * LANES) == 0)
     if step.kind == FUSED_BLOCK:
         return _is_short(step.tensors[2 if step.integers[0] else 0])
@@ -233,7 +248,7 @@ class _Numbers:
 def _convolved(numbers: _Numbers, source: Shape) -> Shape:
     _, channels, _ = numbers.take(3)
     size = numbers.window_of(source)
-    numbers.take(1)
+    numbers.take(2)
     return (source[0], channels, *size)
 
 
@@ -298,7 +313,7 @@ def kinds_of(program: str) -> list[int]:
     return kinds
 
 
-def _fake_chain(input: Tensor, weights: Tensor, program: str, flat: bool) -> Tensor:
+def _fake_chain(input: Tensor, weights: Tensor, program: str, flat: bool, own_threads: bool = True) -> Tensor:
     batch, channels, height, width = value_shapes(input.shape, program)[-1]
     if flat:
         return input.new_empty((batch, channels))
@@ -306,7 +321,9 @@ def _fake_chain(input: Tensor, weights: Tensor, program: str, flat: bool) -> Ten
     return input.new_empty_strided((batch, channels, height, width), strides)
 
 
-def _fake_profile(input: Tensor, weights: Tensor, program: str, flat: bool) -> tuple[Tensor, Tensor]:
+def _fake_profile(
+    input: Tensor, weights: Tensor, program: str, flat: bool, own_threads: bool = True
+) -> tuple[Tensor, Tensor]:
     steps = len(value_shapes(input.shape, program)) - 1
     return _fake_chain(input, weights, program, flat), input.new_empty(steps, dtype=torch.float64)
 

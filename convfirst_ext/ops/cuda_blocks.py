@@ -97,7 +97,7 @@ def run_convfirst(
 
     The activations are those behind the convolution and behind the expansion.
     """
-    layers = _with_biases(weights, biases)
+    layers = with_biases(weights, biases)
     return _raw.convfirst.default(to_channels_last(input), *layers, *activations, stride, residual)
 
 
@@ -110,14 +110,23 @@ def run_mbconv(
     residual: bool,
 ) -> Tensor:
     """A block without ``mbconv_reason``; weights and biases of expansion, convolution and projection."""
-    squeeze = [None] * 4 if squeeze_excite is None else [wide(tensor) for tensor in squeeze_excite[:4]]
-    se_activation = "relu" if squeeze_excite is None else squeeze_excite.activation
-    layers = _with_biases(weights, biases)
-    return _raw.mbconv.default(to_channels_last(input), *layers, *squeeze, activation, se_activation, residual)
+    layers, (squeeze, (inner, _)) = with_biases(weights, biases), squeeze_arguments(squeeze_excite)
+    return _raw.mbconv.default(to_channels_last(input), *layers, *squeeze, activation, inner, residual)
 
 
-def _with_biases(weights: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    return [part for weight, bias in zip(weights, biases, strict=True) for part in (weight.contiguous(), wide(bias))]
+def with_biases(weights: tuple[Tensor | None, ...], biases: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """A weight and its bias after the other, as the kernels take them."""
+    layers: list[Tensor | None] = []
+    for weight, bias in zip(weights, biases, strict=True):
+        layers += [None if weight is None else weight.contiguous(), wide(bias)]
+    return layers
+
+
+def squeeze_arguments(squeeze_excite: SqueezeExcite | None) -> tuple[list[Tensor | None], tuple[str, str]]:
+    """Weights and biases in float32 with the activation and the gate; any names where there is no squeeze-excite."""
+    if squeeze_excite is None:
+        return [None] * 4, ("relu", "sigmoid")
+    return [wide(tensor) for tensor in squeeze_excite[:4]], (squeeze_excite.activation, squeeze_excite.gate)
 
 
 def wide(tensor: Tensor | None) -> Tensor | None:

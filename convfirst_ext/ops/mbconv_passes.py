@@ -65,14 +65,10 @@ def run_passes(
 
     The activations are those behind expansion and convolution, and behind the projection.
     """
-    layers: list[Tensor | None] = []
-    for weight, bias in zip(weights, biases, strict=True):
-        layers += [None if weight is None else weight.contiguous(), cuda_blocks.wide(bias)]
-    squeeze = [None] * 4 if squeeze_excite is None else [cuda_blocks.wide(tensor) for tensor in squeeze_excite[:4]]
-    inner = ("relu", "sigmoid") if squeeze_excite is None else (squeeze_excite.activation, squeeze_excite.gate)
+    squeeze, inner = cuda_blocks.squeeze_arguments(squeeze_excite)
     return _raw.mbconv_passes.default(
         to_channels_last(input),
-        *layers,
+        *cuda_blocks.with_biases(weights, biases),
         None if residual is None else to_channels_last(residual),
         *squeeze,
         window.stride[0],

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LANES = 16
-KERNELS = ("depthwise", "grouped", "pointwise", "dense", "trimmed")
+KERNELS = ("depthwise", "grouped", "pointwise", "dense", "trimmed", "winograd2", "winograd4")
 
 _raw = torch.ops.convfirst
 _CONVOLUTIONS: dict[str, Callable[..., Tensor]] = {
-    kernel: getattr(_raw, f"{kernel}_conv2d_packed").default for kernel in KERNELS
+    kernel: getattr(_raw, f"{kernel.rstrip('24')}_conv2d_packed").default for kernel in KERNELS
 }
 _conv_transpose = _raw.split_conv_transpose2d_packed.default
 _mbconv = _raw.mbconv_packed.default
@@ -28,6 +28,20 @@ def pack_weight(weight: Tensor) -> Tensor:
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight must be a Tensor, but is {type(weight).__name__}.")
     return _raw.pack_weight.default(weight.detach())
+
+
+def pack_weight_for(kernel: str, weight: Tensor) -> Tensor:
+    """Packs an (O, K, R, S) weight as one of KERNELS reads it.
+
+    For a Winograd kernel ``G g G^T`` of every 3x3 kernel g, computed in float64, is packed as if it were the weight.
+    """
+    tile = winograd_tile(kernel)
+    return _raw.pack_winograd_weight.default(weight.detach(), tile) if tile else pack_weight(weight)
+
+
+def winograd_tile(kernel: str) -> int:
+    """The outputs a side of a tile of "winograd2" and "winograd4", 0 for other kernels."""
+    return int(kernel[-1]) if kernel.startswith("winograd") else 0
 
 
 def pack_transposed_weight(weight: Tensor, groups: int) -> Tensor:
@@ -67,7 +81,7 @@ def conv2d(
     Args:
         kernel: one of KERNELS.
         input: (N, C, H, W), dense channels_last.
-        weight: from ``pack_weight``.
+        weight: from ``pack_weight_for``.
         bias: from ``pack_bias``.
         residual: None, or a tensor like the output.
         stride: vertical, horizontal.

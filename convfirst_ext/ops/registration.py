@@ -60,6 +60,21 @@ def _fake_packed(
     return empty_channels_last(input, out_channels, output_size(input, weight.shape[1:3], stride, padding, dilation))
 
 
+def _fake_winograd(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    out_channels: int,
+    activation: str,
+) -> Tensor:
+    return empty_channels_last(input, out_channels, output_size(input, (3, 3), stride, padding, dilation))
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     input, weight, bias, stride, padding, dilation, groups = inputs
     ctx.save_for_backward(input, weight)
@@ -121,6 +136,10 @@ def _fake_pack_weight(weight: Tensor) -> Tensor:
     return weight.new_empty((blocks, rows, columns, group_in, LANES), dtype=torch.float32)
 
 
+def _fake_pack_winograd_weight(weight: Tensor, tile: int) -> Tensor:
+    return _fake_pack_weight(weight.new_empty((*weight.shape[:2], tile + 2, tile + 2)))
+
+
 def _fake_depthwise_separable(
     input: Tensor,
     conv_weight: Tensor,
@@ -166,6 +185,8 @@ for _name in CONVOLUTIONS:
     torch.library.register_fake(f"convfirst::{_name}", _fake_plain)
     torch.library.register_fake(f"convfirst::{_name}_packed", _fake_packed)
     torch.library.register_autograd(f"convfirst::{_name}", _backward, setup_context=_save)
+torch.library.register_fake("convfirst::winograd_conv2d_packed", _fake_winograd)
 torch.library.register_fake("convfirst::pack_weight", _fake_pack_weight)
+torch.library.register_fake("convfirst::pack_winograd_weight", _fake_pack_winograd_weight)
 torch.library.register_fake("convfirst::depthwise_separable_packed", _fake_depthwise_separable)
 torch.library.register_fake("convfirst::mbconv_packed", _fake_mbconv)

@@ -13,6 +13,10 @@ from convfirst_ext.ops.checks import DTYPES, MAX_KERNEL_ROWS
 CUDA_GROUPED_KERNELS = {8: (3, 5), 16: (3,)}  # by group width
 CUDA_MOST_STEM_CHANNELS = 256
 STEM_CHANNELS = 4  # direct convolution over more input channels is no faster than torch's
+# Transforms of fewer channels, or for fewer products, cost more than they save.
+WINOGRAD_CHANNELS, WINOGRAD_PRODUCTS = 8, 128
+# Transformed weights of 4x4 tiles are four times as large as those they come from: 144 MiB for so many.
+MOST_TILE_4_PRODUCTS = 1 << 20
 
 
 class Choice(NamedTuple):
@@ -82,7 +86,8 @@ def choose_kernel(
         packed: whether the weights are packed once for many calls, as in inference modules.
 
     Returns:
-        The choice; ``kernel`` is "depthwise", "pointwise", "grouped", "dense" or None.
+        The choice; ``kernel`` is "depthwise", "pointwise", "grouped", "dense" or None, of packed weights "winograd2"
+        or "winograd4" too.
     """
     out_channels, group_in, rows, columns = weight_shape
     if device_type == "cuda" and not cuda.REASON_AGAINST:
@@ -99,13 +104,27 @@ def choose_kernel(
             return Choice("pointwise", "1x1 kernel")
         if group_in <= STEM_CHANNELS:
             return Choice("dense", f"at most {STEM_CHANNELS} input channels")
-        if packed and not padded and tuple(stride) == (rows, columns) and tuple(dilation) == (1, 1):
-            return Choice("dense", "patches that do not overlap")
+        if packed:
+            return _choose_packed_dense(weight_shape, stride, dilation)
         return Choice(None, f"dense {rows}x{columns} over {group_in} channels: torch's kernel is as fast")
     group_out = out_channels // groups
     if group_in == group_out and (group_in == 8 or group_in % 16 == 0):
         return Choice("grouped", f"group width {group_in}")
     return Choice(None, f"group width {group_in} to {group_out}: only 8 and multiples of 16 have a kernel")
+
+
+def _choose_packed_dense(weight_shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Choice:
+    out_channels, channels, rows, columns = weight_shape
+    plain = rows == columns == 3 and tuple(stride) == tuple(dilation) == (1, 1)
+    if plain and channels >= WINOGRAD_CHANNELS and out_channels * channels >= WINOGRAD_PRODUCTS:
+        kernel = winograd_kernel(out_channels, channels)
+        return Choice(kernel, "3x3 kernel with stride 1")
+    return Choice("dense", "direct convolution: as fast as torch's, and part of a chain")
+
+
+def winograd_kernel(out_channels: int, in_channels: int) -> str:
+    """The tile that suits a 3x3 layer whose weights are packed once: "winograd2" or "winograd4"."""
+    return "winograd4" if out_channels * in_channels <= MOST_TILE_4_PRODUCTS else "winograd2"
 
 
 def _choose_cuda_kernel(

@@ -12,6 +12,7 @@ CASES: dict[str, list[OpCase]] = {
     "dense_conv2d": convolution_cases.dense_conv2d_cases(),
     "trimmed_conv2d": convolution_cases.trimmed_conv2d_cases(),
     "split_conv_transpose2d": transposed_cases.split_conv_transpose2d_cases(),
+    "winograd_conv2d": convolution_cases.winograd_conv2d_cases(),
     "pointwise_conv2d": convolution_cases.pointwise_conv2d_cases(),
     "depthwise_separable": block_cases.depthwise_separable_cases(),
     "mbconv": block_cases.mbconv_cases(),

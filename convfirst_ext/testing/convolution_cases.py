@@ -221,6 +221,36 @@ def trimmed_conv2d_cases() -> list[OpCase]:
     return cases
 
 
+def winograd_conv2d_cases() -> list[OpCase]:
+    """Every case of ``winograd_conv2d``: tiles that are cut at either edge, channel tails, both tiles."""
+
+    def winograd(name: str, in_channels: int, out_channels: int, size: Pair, tile: int, **rest: Any) -> OpCase:
+        case = convolution("winograd_conv2d", f"{name}-tile{tile}", in_channels, out_channels, size, tile=tile, **rest)
+        if rest.get("padding") == 1 and out_channels % 3 == 0:
+            case.shapes["residual"] = (rest.get("batch", 1), out_channels, *_pair(size))
+        return case
+
+    cases = []
+    for tile in (2, 4):
+        for size in (*range(3, 12), (1, 9), (9, 2), (16, 5)):
+            cases.append(winograd(f"map{size}", 20, 24, size, tile, padding=1))
+        for index, in_channels in enumerate(CHANNELS):
+            out_channels = CHANNELS[(index + 7) % len(CHANNELS)]
+            cases.append(
+                winograd(f"c{in_channels}to{out_channels}", in_channels, out_channels, (5, 7), tile, padding=1)
+            )
+        for batch in (0, 2, 5, 33):
+            cases.append(winograd(f"batch{batch}", 13, 20, (6, 7), tile, batch=batch))
+        for padding in (0, 2, (1, 0), (0, 2, 3, 1), (5, 5, 5, 5)):
+            cases.append(winograd(f"padding{padding}", 17, 33, (4, 6), tile, padding=padding))
+        for activation in ops.ACTIVATIONS:
+            cases.append(winograd(activation, 20, 33, (5, 6), tile, activation=activation, padding=1))
+            cases.append(winograd(f"{activation}-whole", 20, 48, (5, 6), tile, activation=activation, padding=1))
+        cases.append(winograd("no-bias", 31, 42, 6, tile, bias=False))
+        cases.append(winograd("large", 48, 48, 30, tile, padding=1, batch=2))
+    return cases
+
+
 def pointwise_conv2d_cases() -> list[OpCase]:
     """Every case of ``pointwise_conv2d``."""
     cases = []

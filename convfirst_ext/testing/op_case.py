@@ -22,6 +22,7 @@ from convfirst_ext.testing.bounded import (
     mean_of_pixels,
     multiply,
 )
+from convfirst_ext.testing.winograd import winograd_bound
 
 Tensors = Mapping[str, Tensor]
 Values = Literal["integers", "normal"]
@@ -35,6 +36,7 @@ _ARGUMENTS = {
     "dense_conv2d": _SINGLE,
     "trimmed_conv2d": _SINGLE,
     "split_conv_transpose2d": _SINGLE,
+    "winograd_conv2d": (*_SINGLE, "residual"),
     "pointwise_conv2d": (*_SINGLE, "residual"),
     "depthwise_separable": (
         "input",
@@ -80,6 +82,8 @@ class OpCase:
     def is_exact(self) -> bool:
         """Whether small integers give small integers, so that fp32 has nothing to round."""
         names = [value for key, value in self.options.items() if key.endswith("activation")]
+        if self.op == "winograd_conv2d":
+            return False
         return "squeeze_excite" not in self.options and all(name in EXACT_ACTIVATIONS for name in names)
 
     def make(self, dtype: torch.dtype = torch.float32, values: Values = "integers", seed: int = 0) -> dict[str, Tensor]:
@@ -128,6 +132,8 @@ class OpCase:
             groups = tensors["input"].shape[1]
         window = self._window(weight.shape[2:])
         output = convolve(exact(tensors["input"]), weight, tensors.get("bias"), *window, groups)
+        if self.op == "winograd_conv2d":
+            output = winograd_bound(output, tensors["input"], weight, window[1], self.options["tile"])
         return activate(output, self.options.get("activation", "identity"))
 
     def _transposed(self, tensors: Tensors) -> Bounded:

@@ -49,9 +49,11 @@ class Chain {
   int64_t step_count() const { return static_cast<int64_t>(steps_.size()); }
   const ImageView& result() const { return steps_.back().out; }
 
-  // seconds[i] grows by the time of step i unless it is null.
-  void run(void* out, double* seconds) {
-    const TeamLease lease(torch::stable::get_num_threads());
+  // seconds[i] grows by the time of step i unless it is null. Without threads of its own a chain shares torch's, which
+  // spin for a while after torch's own work and would then stand in the way of others.
+  void run(void* out, bool own_threads, double* seconds) {
+    std::optional<TeamLease> lease;
+    if (own_threads) lease.emplace(torch::stable::get_num_threads());
     char* arena = reinterpret_cast<char*>(arena_of_thread().floats(arena_bytes_ / 4));
     Interrupts interrupts;
     for (int64_t n = 0; n < input_.n; n += group_) {
@@ -267,23 +269,21 @@ Tensor allocate(const Tensor& input, const ImageView& result, bool flat) {
   if (!flat) return empty_result(input, result.n, result.c, result.h, result.w);
   STD_TORCH_CHECK(result.h == 1 && result.w == 1, "flat must be false for a result of ", result.h, "x", result.w,
                   " pixels.");
-  int32_t dtype;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(input.get(), &dtype));
   const int64_t sizes[] = {result.n, result.c}, strides[] = {result.c, 1};
-  return empty_strided(sizes, strides, 2, dtype);
+  return empty_strided(sizes, strides, 2, dtype_of(input));
 }
 
 template <class E>
-Tensor run_in(const Tensor& input, const Tensor& weights, const std::string& program, bool flat) {
+Tensor run_in(const Tensor& input, const Tensor& weights, const std::string& program, bool flat, bool own_threads) {
   Chain<E> chain(input, weights, program);
   Tensor out = allocate(input, chain.result(), flat);
-  if (out.numel() > 0) chain.run(out.mutable_data_ptr(), nullptr);
+  if (out.numel() > 0) chain.run(out.mutable_data_ptr(), own_threads, nullptr);
   return out;
 }
 
 template <class E>
-std::tuple<Tensor, Tensor> profile_in(const Tensor& input, const Tensor& weights, const std::string& program,
-                                      bool flat) {
+std::tuple<Tensor, Tensor> profile_in(const Tensor& input, const Tensor& weights, const std::string& program, bool flat,
+                                      bool own_threads) {
   Chain<E> chain(input, weights, program);
   Tensor out = allocate(input, chain.result(), flat);
   const int64_t steps = chain.step_count();
@@ -291,7 +291,7 @@ std::tuple<Tensor, Tensor> profile_in(const Tensor& input, const Tensor& weights
   Tensor times = empty_strided(sizes, strides, 1, aoti_torch_dtype_float64());
   double* seconds = static_cast<double*>(times.mutable_data_ptr());
   std::fill(seconds, seconds + steps, 0.0);
-  if (out.numel() > 0) chain.run(out.mutable_data_ptr(), seconds);
+  if (out.numel() > 0) chain.run(out.mutable_data_ptr(), own_threads, seconds);
   return {out, times};
 }
 
@@ -305,16 +305,16 @@ bool computes_in_half(const Tensor& input, const Tensor& weights) {
   return half;
 }
 
-Tensor run_chain(const Tensor input, const Tensor weights, const std::string program, bool flat) {
+Tensor run_chain(const Tensor input, const Tensor weights, const std::string program, bool flat, bool own_threads) {
   const auto run = computes_in_half(input, weights) ? run_in<Half> : run_in<float>;
-  return run(input, weights, program, flat);
+  return run(input, weights, program, flat, own_threads);
 }
 
 // The same, and the seconds of every step.
-std::tuple<Tensor, Tensor> profile_chain(const Tensor input, const Tensor weights, const std::string program,
-                                         bool flat) {
+std::tuple<Tensor, Tensor> profile_chain(const Tensor input, const Tensor weights, const std::string program, bool flat,
+                                         bool own_threads) {
   const auto run = computes_in_half(input, weights) ? profile_in<Half> : profile_in<float>;
-  return run(input, weights, program, flat);
+  return run(input, weights, program, flat, own_threads);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(convfirst, CPU, m) {

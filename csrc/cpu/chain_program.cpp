@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "fused_block_op.h"
 
@@ -99,15 +100,18 @@ class Reader {
 
 template <class E>
 Convolution<E> read_convolution(Reader<E>& reader, const ImageView& in) {
-  static const ConvolutionKind* const kKinds[] = {&kDepthwise, &kGrouped, &kPointwise, &kDense, &kTrimmed};
-  const ConvolutionKind& kind = *kKinds[reader.integer_below(5, "convolution")];
+  static const ConvolutionKind* const kKinds[] = {&kDepthwise, &kGrouped,   &kPointwise, &kDense,
+                                                  &kTrimmed,   &kWinograd2, &kWinograd4};
+  const ConvolutionKind& kind = *kKinds[reader.integer_below(std::size(kKinds), "convolution")];
   const int64_t out_channels = reader.count("out_channels"), groups = reader.count("groups");
   const Window window = reader.window(in);
-  const WeightShape shape{out_channels, in.c / groups, window.kernel_h, window.kernel_w};
+  const WeightShape shape{out_channels, in.c / groups, window.kernel_h + kind.transformed,
+                          window.kernel_w + kind.transformed};
   Convolution<E> conv = describe_convolution<E>(kind, in, shape, window, groups);
   conv.weights = reader.weights(out_channels, shape.group_in * shape.kernel_h * shape.kernel_w);
   conv.bias = reader.weights(out_channels);
-  conv.activation = reader.activation();
+  conv.activation = reader.activation(), conv.sum_activation = reader.activation();
+  STD_TORCH_CHECK(clamp_of(conv.sum_activation).exact, "program must have identity, relu or relu6 behind a sum.");
   return conv;
 }
 

@@ -14,11 +14,15 @@ struct ConvolutionShape {
   int64_t groups;
   int64_t out_c, out_h, out_w;
   Activation activation;
+  Activation sum_activation;  // of the sum with the residual: one that is a clamp
 
   int64_t group_in() const { return in.c / groups; }
-  // Whether the driver copies its input, so that it takes any layout.
-  bool reads_planar() const { return groups == 1 && !window.is_pointwise(); }
 };
+
+template <class E>
+struct Convolution;
+template <class E>
+void run_direct(const Convolution<E>& conv);
 
 // Computed in E, whatever the storage of input and output; fp16 arithmetic takes fp16 storage only.
 template <class E>
@@ -28,10 +32,13 @@ struct Convolution : ConvolutionShape {
   const void* residual;  // nullptr: none; NHWC like out
   void* out;
   void (*run)(const Convolution& conv);
+  bool out_is_scratch = false;  // read again while a cache holds it
 
   static constexpr int64_t kLanes = kLanesOf<E>;
   int64_t blocks() const { return ceil_div(out_c, kLanes); }
   int64_t lanes(int64_t block) const { return out_c - block * kLanes < kLanes ? out_c - block * kLanes : kLanes; }
+  // Whether the driver copies its input, so that it takes any layout.
+  bool reads_planar() const { return run == &run_direct<E> && groups == 1 && !window.is_pointwise(); }
   bool stores_elements() const { return in.storage == StorageOf<E>::value; }
   ConvShape shape() const {
     const int64_t padded_w = (out_w - 1) * window.stride_w + window.span_w();
@@ -40,7 +47,8 @@ struct Convolution : ConvolutionShape {
   // Whether a kernel can store its results in place, clamped.
   bool stores_directly() const { return stores_elements() && clamp_of(activation).exact; }
   bool streams() const {
-    return stores_directly() && !residual && streams_to(out, in.n * out_h * out_w, out_c, sizeof(E));
+    if (out_is_scratch || residual || !stores_directly()) return false;
+    return streams_to(out, in.n * out_h * out_w, out_c, sizeof(E));
   }
 };
 

@@ -11,7 +11,8 @@ namespace {
 Convolution<float> describe(const ConvolutionKind& kind, const Tensor& input, const WeightShape& weight,
                             const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups) {
   const ImageView in = view_nhwc(input, "input");
-  const Window window = window_of(weight.kernel_h, weight.kernel_w, stride, padding, dilation);
+  const int64_t kernel_h = weight.kernel_h - kind.transformed, kernel_w = weight.kernel_w - kind.transformed;
+  const Window window = window_of(kernel_h, kernel_w, stride, padding, dilation);
   return describe_convolution<float>(kind, in, weight, window, groups);
 }
 

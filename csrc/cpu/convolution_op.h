@@ -20,6 +20,7 @@ struct ConvolutionKind {
   void (*check)(const ConvolutionShape& conv, int64_t lanes);  // channels in a block of the arithmetic
   void (*run_float)(const Convolution<float>& conv);
   void (*run_half)(const Convolution<Half>& conv);
+  int64_t transformed = 0;  // rows and columns that packed weights have beyond the kernel's
 
   template <class E>
   auto run() const {
@@ -38,7 +39,7 @@ inline void check_half_products(const ConvolutionShape& conv, int64_t lanes) {
                   kMostHalfProducts, " products an output in fp16 arithmetic, but has ", products, ".");
 }
 
-extern const ConvolutionKind kDepthwise, kGrouped, kPointwise, kDense, kTrimmed;
+extern const ConvolutionKind kDepthwise, kGrouped, kPointwise, kDense, kTrimmed, kWinograd2, kWinograd4;
 
 // A convolution whose arguments fit each other; weights, bias, residual and out are the caller's to set.
 template <class E>

@@ -86,7 +86,7 @@ class Stage {
     }
     base_ = rows.begin;
     void* start = batch_start(buffer_, image * step_.out.h + base_, row_elements_);
-    with_work(step_, [&](auto& work) { work.out = start; });
+    with_work(step_, [&](auto& work) { work.out = start, work.out_is_scratch = true; });
   }
 
   void read_from(const Stage& before) {

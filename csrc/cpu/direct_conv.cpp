@@ -23,6 +23,7 @@ class DirectConv {
         window_(conv.window),
         kernels_(kernels_for<E>()),
         clamp_(clamp_of(conv.activation)),
+        sum_clamp_(clamp_of(conv.sum_activation)),
         streams_(conv.streams()),
         group_blocks_(conv.groups == 1 ? conv.blocks() : conv.out_c / conv.groups / kLanes),
         products_(window_.kernel_h * window_.kernel_w * conv.group_in()),
@@ -85,7 +86,6 @@ class DirectConv {
         const E* pixel = a + group * conv_.group_in();
         run_tile(pixel, conv_.in.c, first, count, group * group_blocks_ + begin, end - begin, spare);
       }
-      if (streams_) finish_streams();
     });
   }
 
@@ -100,16 +100,12 @@ class DirectConv {
 
   void run_bands() {
     const int64_t threads = thread_count();
-    // As many rows for each thread: of an odd number of images each is cut evenly.
-    int64_t bands = ceil_div(conv_.out_h, band_);
-    if (bands > 1 && conv_.in.n % threads != 0) bands = ceil_div(bands, threads) * threads;
-    band_ = ceil_div(conv_.out_h, bands);
-    bands = ceil_div(conv_.out_h, band_);
+    band_ = balanced_band(conv_.out_h, band_, conv_.in.n, threads);
+    const int64_t bands = ceil_div(conv_.out_h, band_);
     const int64_t parts = column_parts(conv_.in.n * bands, column_blocks(), threads);
     for_each_task(conv_.in.n * bands * parts, [&](int64_t task) {
       const int64_t image = task / parts / bands, y0 = task / parts % bands * band_;
       run_band(image, y0, std::min(conv_.out_h, y0 + band_), task % parts, parts);
-      if (streams_) finish_streams();
     });
   }
 
@@ -147,7 +143,8 @@ class DirectConv {
     g.c_stride = in_place ? conv_.out_c : blocks * kLanes, g.c_block = kLanes;
     g.residual = conv_.stores_directly() ? static_cast<const E*>(residual) : nullptr;
     g.residual_stride = conv_.out_c;
-    g.low = clamp_.low, g.high = clamp_.high, g.streams = streams_;
+    g.low = clamp_.low, g.high = clamp_.high, g.sum_low = sum_clamp_.low, g.sum_high = sum_clamp_.high;
+    g.streams = streams_;
     g.last_lanes = in_place ? conv_.lanes(block + blocks - 1) : kLanes;
     multiply(kernels_, g, count, blocks);
     if (conv_.stores_directly()) return;
@@ -155,14 +152,14 @@ class DirectConv {
     f.in = g.c, f.in_stride = g.c_stride, f.in_block = kLanes, f.out = out, f.out_stride = conv_.out_c;
     f.residual = residual, f.residual_stride = conv_.out_c;
     f.pixels = count, f.channels = (blocks - 1) * kLanes + conv_.lanes(block + blocks - 1);
-    f.activation = conv_.activation;
+    f.activation = conv_.activation, f.sum_low = sum_clamp_.low, f.sum_high = sum_clamp_.high;
     kernels_.finish[static_cast<int>(conv_.in.storage)](f);
   }
 
   const Convolution<E>& conv_;
   const Window& window_;
   const Kernels<E>& kernels_;
-  const Clamp clamp_;
+  const Clamp clamp_, sum_clamp_;
   const bool streams_;
   const int64_t group_blocks_;   // output blocks a group
   const int64_t products_;       // products an output channel

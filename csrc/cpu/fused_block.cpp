@@ -55,7 +55,6 @@ class Runner {
     share_tasks(last - first, [&](int64_t begin, int64_t end) {
       for_strips(first + begin, first + end,
                  [&](int64_t n, int64_t y0, int64_t y1) { project_strip(n, y0, y1, gate); });
-      if (block_.streams()) finish_streams();
     });
   }
 
@@ -205,7 +204,6 @@ class Runner {
       p.sums = base + tap_floats, p.sum_block = count * kLanes;
       p.pixels = count, p.position = n * pixels_ + first, p.block = begin, p.blocks = end - begin;
       if (p.blocks > 0 && count > 0) project(kernels_, layer, p);
-      if (layer.streams) finish_streams();
     });
   }
 

@@ -42,14 +42,15 @@ struct FusedBlock {
   Activation output_activation = Activation::kIdentity;
   const void* residual = nullptr;
   void* out = nullptr;
+  bool out_is_scratch = false;  // read again while a cache holds it
 
   int64_t hidden_blocks() const { return ceil_div(hidden, kLanes); }
   int64_t out_blocks() const { return ceil_div(out_c, kLanes); }
   int64_t last_out_lanes() const { return out_c - (out_blocks() - 1) * kLanes; }
   bool stores_elements() const { return in.storage == StorageOf<E>::value; }
   bool streams() const {
-    const bool stores_directly = stores_elements() && clamp_of(output_activation).exact && !residual;
-    return stores_directly && streams_to(out, in.n * out_h * out_w, out_c, sizeof(E));
+    if (out_is_scratch || residual || !stores_elements() || !clamp_of(output_activation).exact) return false;
+    return streams_to(out, in.n * out_h * out_w, out_c, sizeof(E));
   }
   BlockShape shape() const;
 };

@@ -77,16 +77,13 @@ KeptMemory& kept_memory() {
   return memory;
 }
 
-}  // namespace
-
-namespace {
-
-Tensor take_kept(const int64_t* sizes, const int64_t* strides, int32_t dtype, int64_t bytes) {
+Tensor take_kept(const NhwcLayout& layout, int32_t dtype, int64_t bytes) {
   void* data = kept_memory().take(ceil_div(bytes, kHugePageBytes) * kHugePageBytes);
   AtenTensorHandle handle;
   const auto give = [](void* freed, void*) { kept_memory().give(freed); };
-  const AOTITorchError error = torch_from_blob(data, 4, sizes, strides, 0, dtype, aoti_torch_device_type_cpu(), -1,
-                                               &handle, aoti_torch_layout_strided(), nullptr, 0, give, nullptr);
+  const AOTITorchError error =
+      torch_from_blob(data, 4, layout.sizes, layout.strides, 0, dtype, aoti_torch_device_type_cpu(), -1, &handle,
+                      aoti_torch_layout_strided(), nullptr, 0, give, nullptr);
   if (error) kept_memory().give(data);
   TORCH_ERROR_CODE_CHECK(error);
   return Tensor(handle);
@@ -95,19 +92,17 @@ Tensor take_kept(const int64_t* sizes, const int64_t* strides, int32_t dtype, in
 }  // namespace
 
 Tensor empty_kept(int64_t n, int64_t c, int64_t h, int64_t w) {
-  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
-  const int64_t bytes = n * c * h * w * int64_t{sizeof(float)};
-  if (bytes < kLeastBytes) return empty_strided(sizes, strides, 4, aoti_torch_dtype_float32());
-  return take_kept(sizes, strides, aoti_torch_dtype_float32(), bytes);
+  const NhwcLayout layout(n, c, h, w);
+  const int64_t bytes = layout.elements * int64_t{sizeof(float)};
+  if (bytes < kLeastBytes) return empty_strided(layout.sizes, layout.strides, 4, aoti_torch_dtype_float32());
+  return take_kept(layout, aoti_torch_dtype_float32(), bytes);
 }
 
 Tensor empty_result(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
-  const int64_t bytes = n * c * h * w * storage_bytes(storage_of(like, "input"));
+  const NhwcLayout layout(n, c, h, w);
+  const int64_t bytes = layout.elements * storage_bytes(storage_of(like, "input"));
   if (bytes <= kMostRecycledBytes) return empty_nhwc(like, n, c, h, w);
-  int32_t dtype;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
-  return take_kept(sizes, strides, dtype, bytes);
+  return take_kept(layout, dtype_of(like), bytes);
 }
 
 int64_t release_kept_memory() { return kept_memory().release(); }

@@ -76,17 +76,6 @@ void pack_into(const Tensor& weight, const WeightShape& s, const Place& place, f
   }
 }
 
-// An uninitialised packed weight.
-Tensor empty_packed(const WeightShape& shape) {
-  const int64_t sizes[] = {shape.blocks(), shape.kernel_h, shape.kernel_w, shape.group_in, kLanes};
-  int64_t strides[5] = {0, 0, 0, kLanes, 1};
-  for (int i = 2; i >= 0; --i) strides[i] = strides[i + 1] * sizes[i + 1];
-  Tensor packed = empty_strided(sizes, strides, 5, aoti_torch_dtype_float32());
-  constexpr int64_t kLarge = int64_t{1} << 20;
-  if (shape.packed_floats() >= kLarge) advise_huge_pages(packed.mutable_data_ptr(), shape.packed_floats() * 4);
-  return packed;
-}
-
 Tensor pack_weight(const Tensor weight) {
   Tensor packed = empty_packed(weight_shape(weight));
   pack_weight_into(weight, static_cast<float*>(packed.mutable_data_ptr()));
@@ -116,6 +105,16 @@ Tensor empty_weights(int64_t elements, bool half) {
 bool multiplies_half() { return kernels().half_arithmetic == HalfArithmetic::kNative; }
 
 }  // namespace
+
+Tensor empty_packed(const WeightShape& shape) {
+  const int64_t sizes[] = {shape.blocks(), shape.kernel_h, shape.kernel_w, shape.group_in, kLanes};
+  int64_t strides[5] = {0, 0, 0, kLanes, 1};
+  for (int i = 2; i >= 0; --i) strides[i] = strides[i + 1] * sizes[i + 1];
+  Tensor packed = empty_strided(sizes, strides, 5, aoti_torch_dtype_float32());
+  constexpr int64_t kLarge = int64_t{1} << 20;
+  if (shape.packed_floats() >= kLarge) advise_huge_pages(packed.mutable_data_ptr(), shape.packed_floats() * 4);
+  return packed;
+}
 
 WeightShape weight_shape(const Tensor& weight) {
   STD_TORCH_CHECK(weight.is_cpu(), "weight must be a CPU tensor.");

@@ -19,6 +19,9 @@ struct WeightShape {
 
 WeightShape weight_shape(const Tensor& weight);
 
+// An uninitialised packed weight.
+Tensor empty_packed(const WeightShape& shape);
+
 // Packs an (O, K, R, S) tensor of any strides; lanes beyond O are zero.
 void pack_weight_into(const Tensor& weight, float* packed);
 

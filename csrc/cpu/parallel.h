@@ -22,8 +22,13 @@ inline int64_t thread_count() {
 template <class Body>
 void share_tasks(int64_t tasks, const Body& body) {
   if (tasks <= 0) return;
-  if (Team* team = Team::current()) return team->share(tasks, body);
-  torch::stable::parallel_for(0, tasks, 1, body);
+  const auto finished = [&](int64_t first, int64_t last) {
+    body(first, last);
+    // Stores that passed the caches are not ordered before the signal that the share is done.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  };
+  if (Team* team = Team::current()) return team->share(tasks, finished);
+  torch::stable::parallel_for(0, tasks, 1, finished);
 }
 
 template <class Body>
@@ -32,9 +37,6 @@ void for_each_task(int64_t tasks, const Body& body) {
     for (int64_t task = first; task < last; ++task) body(task);
   });
 }
-
-// Makes a task's streamed results visible to the thread that waits for it.
-inline void finish_streams() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
 // Under AddressSanitizer every request gets memory of its own size, so that a task that asks for too little is found
 // out.

@@ -28,6 +28,7 @@ class SpatialConv {
         band_plan_(plan_bands(conv.shape(), cache_sizes(), thread_count())),
         multiplier_(grouped_ ? 1 : conv.out_c / conv.groups),
         clamp_(clamp_of(conv.activation)),
+        sum_clamp_(clamp_of(conv.sum_activation)),
         streams_(conv.streams()),
         padded_w_((conv.out_w - 1) * conv.window.stride_w + conv.window.span_w()) {}
 
@@ -41,7 +42,6 @@ class SpatialConv {
       for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block) {
         run_band(image, block, first, last);
       }
-      if (streams_) finish_streams();
     });
   }
 
@@ -141,6 +141,7 @@ class SpatialConv {
     f.out_stride = f.residual_stride = conv_.out_c;
     f.residual = conv_.residual ? offset(conv_.residual, conv_.in.storage, position) : nullptr;
     f.pixels = pixels, f.channels = conv_.lanes(block), f.activation = conv_.activation;
+    f.sum_low = sum_clamp_.low, f.sum_high = sum_clamp_.high;
     kernels_.finish[static_cast<int>(conv_.in.storage)](f);
   }
 
@@ -152,7 +153,7 @@ class SpatialConv {
   const RunPlan<E> row_plan_;  // for rows that are not cut at their edges
   const BandPlan band_plan_;
   const int64_t multiplier_;
-  const Clamp clamp_;
+  const Clamp clamp_, sum_clamp_;
   const bool streams_;
   const int64_t padded_w_;
 };

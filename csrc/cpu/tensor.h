@@ -47,6 +47,20 @@ inline Tensor empty_strided(const int64_t* sizes, const int64_t* strides, int64_
   return Tensor(handle);
 }
 
+// How an (n, c, h, w) tensor in channels_last order lies.
+struct NhwcLayout {
+  NhwcLayout(int64_t n, int64_t c, int64_t h, int64_t w)
+      : sizes{n, c, h, w}, strides{h * w * c, 1, w * c, c}, elements(n * c * h * w) {}
+  const int64_t sizes[4], strides[4];
+  const int64_t elements;
+};
+
+inline int32_t dtype_of(const Tensor& t) {
+  int32_t dtype;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
+  return dtype;
+}
+
 // The data of a tensor that must match another in shape and dtype.
 inline const void* view_like(const Tensor& t, const char* name, const Tensor& other) {
   check_image(t, name);
@@ -59,12 +73,10 @@ inline const void* view_like(const Tensor& t, const char* name, const Tensor& ot
 
 // An (n, c, h, w) tensor in channels_last order with the dtype of like.
 inline Tensor empty_nhwc(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
-  int32_t dtype;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
-  Tensor out = empty_strided(sizes, strides, 4, dtype);
+  const NhwcLayout layout(n, c, h, w);
+  Tensor out = empty_strided(layout.sizes, layout.strides, 4, dtype_of(like));
   constexpr int64_t kLarge = int64_t{4} << 20;
-  const int64_t bytes = n * c * h * w * storage_bytes(storage_of(like, "input"));
+  const int64_t bytes = layout.elements * storage_bytes(storage_of(like, "input"));
   if (bytes >= kLarge) advise_huge_pages(out.mutable_data_ptr(), bytes);
   return out;
 }

@@ -63,14 +63,17 @@ bool streams_results(int64_t bytes, const CacheSizes& caches) {
   return bytes > caches.l3 / 2;
 }
 
+int64_t balanced_band(int64_t rows, int64_t most, int64_t images, int64_t threads) {
+  int64_t bands = ceil_div(rows, most);
+  if (bands > 1 && images % threads != 0) bands = std::min(ceil_div(bands, threads) * threads, rows);
+  return ceil_div(rows, bands);
+}
+
 BandPlan plan_bands(const ConvShape& s, const CacheSizes& caches, int64_t threads) {
   const bool copies = fitting_rows(s, caches.l2 * 3 / 32) >= kLeastCopiedRows;
   if (const int64_t rows = forced_tiles().band_rows) return {std::min(rows, s.out_h), copies};
   const int64_t fitting = copies ? fitting_rows(s, caches.l2 / 4) : kRowsInPlace;
-  int64_t bands = ceil_div(s.out_h, fitting);
-  // Where threads share an image's bands, each gets as many; images of one band are shared by channels.
-  if (bands > 1 && s.images % threads != 0) bands = std::min(ceil_div(bands, threads) * threads, s.out_h);
-  return {ceil_div(s.out_h, bands), copies};
+  return {balanced_band(s.out_h, fitting, s.images, threads), copies};
 }
 
 }  // namespace convfirst

@@ -45,6 +45,9 @@ int64_t column_parts(int64_t runs, int64_t blocks, int64_t threads);
 // not read before it is written.
 bool streams_results(int64_t bytes, const CacheSizes& caches);
 
+// Rows of a band of an image's `rows`, at most `most`: where threads share the bands of an image, each gets as many.
+int64_t balanced_band(int64_t rows, int64_t most, int64_t images, int64_t threads);
+
 // Of a depthwise convolution or group width 8.
 BandPlan plan_bands(const ConvShape& shape, const CacheSizes& caches, int64_t threads);
 

@@ -22,6 +22,7 @@ template <class E>
 constexpr int kNarrowLanesOf = kLanesOf<E> / 2;
 constexpr int kLanes = kLanesOf<float>;
 constexpr int kNarrowLanes = kNarrowLanesOf<float>;
+constexpr float kInfinity = __builtin_inff();
 constexpr int kMaxGemmRows = 28;
 constexpr int kMaxGemmBlocks = 4;
 
@@ -42,7 +43,7 @@ enum class Activation : int {
 };
 constexpr int kActivationCount = 9;
 
-// C[i][n] = clamp(init + sum over taps t and k of A[i][t][k] * B[n][t][k]) + residual, for kRows pixels and
+// C[i][n] = clamp(clamp(init + sum over taps t and k of A[i][t][k] * B[n][t][k]) + residual), for kRows pixels and
 // kBlocks blocks of output channels. A tap is an offset from the pixel: one for a 1x1 convolution, one a filter row
 // for a direct convolution, one a channel block where A is stored blocked.
 // In fp16 partial sums stay fp32: they come from `sums` and go to `partial`, which take the strides of init and c.
@@ -67,11 +68,12 @@ struct GemmArgs {
   int64_t c_gap;
   const E* residual;  // nullptr: none; rows without gaps
   int64_t residual_stride;
-  float low, high;     // clamp: exact for identity, relu and relu6
-  int64_t last_lanes;  // channels in the last block; at most half a block for gemm_narrow
-  bool streams;        // whole blocks without a residual pass the caches: c and its strides are multiples of 64 bytes
-  const float* sums;   // fp16 only; nullptr: start from init
-  float* partial;      // fp16 only; nullptr: results go to c
+  float low, high;                                   // clamp: exact for identity, relu and relu6
+  float sum_low = -kInfinity, sum_high = kInfinity;  // of the sum with the residual
+  int64_t last_lanes;                                // channels in the last block; at most half a block for gemm_narrow
+  bool streams;       // whole blocks without a residual pass the caches: c and its strides are multiples of 64 bytes
+  const float* sums;  // fp16 only; nullptr: start from init
+  float* partial;     // fp16 only; nullptr: results go to c
 };
 template <class E>
 using GemmKernel = void (*)(const GemmArgs<E>&);
@@ -118,6 +120,40 @@ struct SpatialArgs {
 template <class E>
 using SpatialKernel = void (*)(const SpatialArgs<E>&);
 
+// Tiles of m x m outputs of a 3x3 convolution by F(m x m, 3x3), m being 2 or 4: (m + 2)^2 positions of transformed
+// values, a matrix product over the channels at each.
+constexpr int kWinogradTiles[] = {2, 4};
+constexpr int kWinogradTileCount = 2;
+constexpr int kMostWinogradPixels = 36;
+
+template <class E>
+struct WinogradInputArgs {
+  const E* const* pixels;  // (m + 2)^2, row by row; those outside the image point at zeros
+  int64_t channels;
+  E* out;                 // whole blocks of channels are written at every position
+  int64_t position_step;  // elements
+};
+template <class E>
+using WinogradInputKernel = void (*)(const WinogradInputArgs<E>&);
+
+// out = clamp(clamp(A^T sums A + bias) + residual), the outer clamp where there is a residual.
+template <class E>
+struct WinogradOutputArgs {
+  const E* sums;
+  int64_t position_step;
+  const E* bias;
+  E* out;
+  int64_t row_step, pixel_step;  // elements, of out and residual
+  int64_t rows, columns;         // outputs that are stored, at most m
+  int64_t channels;              // whole blocks
+  const E* residual;             // nullptr: none
+  float low, high;
+  float sum_low = -kInfinity, sum_high = kInfinity;  // where there is a residual
+  bool streams;  // results pass the caches: out and its steps are multiples of 64 bytes
+};
+template <class E>
+using WinogradOutputKernel = void (*)(const WinogradOutputArgs<E>&);
+
 // Converts pixels of one channel block: out[p][lane] = in[p * in_stride + lane], zeros beyond lanes.
 template <class E>
 struct GatherArgs {
@@ -153,7 +189,8 @@ struct BlurArgs {
 template <class E>
 using BlurKernel = void (*)(const BlurArgs<E>&);
 
-// out[p][c] = activation(in[p][c]) + residual[p][c], from blocks to NHWC storage.
+// out[p][c] = clamp(activation(in[p][c]) + residual[p][c]), from blocks to NHWC storage; nothing is clamped where there
+// is no residual.
 template <class E>
 struct FinishArgs {
   const E* in;
@@ -165,6 +202,7 @@ struct FinishArgs {
   int64_t pixels;
   int64_t channels;
   Activation activation;
+  float sum_low = -kInfinity, sum_high = kInfinity;
 };
 template <class E>
 using FinishKernel = void (*)(const FinishArgs<E>&);
@@ -260,6 +298,8 @@ struct Kernels {
   OuterKernel<E> inner8_three;                           // fp32 only: for three kernel columns at once
   SpatialFamily<E> depthwise;
   SpatialFamily<E> grouped8;
+  WinogradInputKernel<E> winograd_input[kWinogradTileCount];    // fp32 only
+  WinogradOutputKernel<E> winograd_output[kWinogradTileCount];  // fp32 only
   GatherKernel<E> gather[kStorageCount];
   FinishKernel<E> finish[kStorageCount];
   WidenKernel<E> widen[kStorageCount];

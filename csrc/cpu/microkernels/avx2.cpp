@@ -16,6 +16,7 @@ namespace avx2 {
 #include "gemm.inl"
 #include "outer.inl"
 #include "spatial.inl"
+#include "winograd.inl"
 #include "activation.inl"
 #include "passes.inl"
 #include "norm.inl"

@@ -17,6 +17,7 @@ namespace avx512 {
 #include "gemm.inl"
 #include "outer.inl"
 #include "spatial.inl"
+#include "winograd.inl"
 #include "activation.inl"
 #include "passes.inl"
 #include "norm.inl"

@@ -53,6 +53,11 @@ CONVFIRST_INLINE void multiply_step(V (&acc)[kRows][kBlocks], const Element<V>* 
   }
 }
 
+template <class V>
+CONVFIRST_INLINE V add_residual(V v, V residual, const GemmArgs<Element<V>>& g) {
+  return V::at_most(V::set1(g.sum_high), V::at_least(V::set1(g.sum_low), v + residual));
+}
+
 template <class V, int kBlocks>
 CONVFIRST_INLINE void store_pixel(const V (&acc)[kBlocks], const GemmArgs<Element<V>>& g, Element<V>* c,
                                   const Element<V>* residual) {
@@ -61,10 +66,10 @@ CONVFIRST_INLINE void store_pixel(const V (&acc)[kBlocks], const GemmArgs<Elemen
   for (int j = 0; j < kBlocks; ++j) {
     V v = V::at_most(high, V::at_least(low, acc[j]));
     if (j == kBlocks - 1 && g.last_lanes < V::kWidth) {
-      if (residual) v = v + V::load_partial(residual + j * g.c_block, g.last_lanes);
+      if (residual) v = add_residual(v, V::load_partial(residual + j * g.c_block, g.last_lanes), g);
       v.store_partial(c + j * g.c_block, g.last_lanes);
     } else {
-      if (residual) v = v + V::load(residual + j * g.c_block);
+      if (residual) v = add_residual(v, V::load(residual + j * g.c_block), g);
       v.store(c + j * g.c_block);
     }
   }
@@ -75,7 +80,7 @@ enum class Stores { kPlain, kAdds, kStreams };
 // Whole blocks, and no gap between the tile's pixels.
 template <Stores kStores, class V, int kRows, int kBlocks>
 CONVFIRST_INLINE void store_whole_tile(const V (&acc)[kRows][kBlocks], const GemmArgs<Element<V>>& g) {
-  const V low = V::set1(g.low), high = V::set1(g.high);
+  const V low = V::set1(g.low), high = V::set1(g.high), sum_low = V::set1(g.sum_low), sum_high = V::set1(g.sum_high);
   // Copies: for all the compiler knows a store may change g.
   const int64_t stride = g.c_stride, block = g.c_block, residual_stride = g.residual_stride;
   Element<V>* c = g.c;
@@ -85,7 +90,9 @@ CONVFIRST_INLINE void store_whole_tile(const V (&acc)[kRows][kBlocks], const Gem
     CONVFIRST_UNROLL
     for (int j = 0; j < kBlocks; ++j) {
       V v = V::at_most(high, V::at_least(low, acc[i][j]));
-      if (kStores == Stores::kAdds) v = v + V::load(residual + j * block);
+      if (kStores == Stores::kAdds) {
+        v = V::at_most(sum_high, V::at_least(sum_low, v + V::load(residual + j * block)));
+      }
       kStores == Stores::kStreams ? v.stream(c + j * block) : v.store(c + j * block);
     }
     c += stride;
@@ -268,7 +275,10 @@ class HalfTile {
     for (int i = 0; i < kRows; ++i) {
       for (int64_t j = 0; j < V::kWidth && j < g_.last_lanes; j += kLanes) {
         Vec v = Vec::at_most(high, Vec::at_least(low, Vec::load(sums_[i] + j)));
-        if (residual) v = v + load_lanes(residual + j, g_.last_lanes - j);
+        if (residual) {
+          v = v + load_lanes(residual + j, g_.last_lanes - j);
+          v = Vec::at_most(Vec::set1(g_.sum_high), Vec::at_least(Vec::set1(g_.sum_low), v));
+        }
         store_lanes(v, c + j, g_.last_lanes - j);
       }
       c += g_.c_stride;

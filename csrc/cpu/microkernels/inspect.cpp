@@ -23,6 +23,7 @@ enum class Family {
   kDepthwiseAny,
   kGrouped8Any,
   kStorage,
+  kWinograd,
   kPlain,
   kNorm
 };
@@ -30,7 +31,8 @@ enum class Family {
 struct Entry {
   const char* name;
   Family family;
-  int first, second, third;  // gemm: rows, blocks; spatial: kernel, stride, tile; passes: which, storage type
+  int first, second, third;  // gemm: rows, blocks; spatial: kernel, stride, tile; Winograd: tile, whether it
+                             // is the output's; passes: which, storage type
 };
 
 constexpr bool is_depthwise(const char* name) { return name[0] == 'd'; }
@@ -69,6 +71,7 @@ const Entry kEntries[] = {
   {#family "_any_t" #tile, is_depthwise(#family) ? Family::kDepthwiseAny : Family::kGrouped8Any, 3, 3, tile},
 #define STORAGE(name, type) \
   {#name "_" #type, Family::kStorage, static_cast<int>(pass_named(#name)), static_cast<int>(StorageOf<type>::value), 0},
+#define WINOGRAD(name, tile) {#name "_" #tile, Family::kWinograd, tile, #name[9] == 'o', 0},
 #define PLAIN(name) {#name, Family::kPlain, static_cast<int>(pass_named(#name)), 0, 0},
 #define NORM(name) {#name, Family::kNorm, static_cast<int>(norm_pass_named(#name)), 0, 0},
 #include "kernels.inc"
@@ -123,6 +126,7 @@ bool exists_in(int isa, const Entry& e) {
   if (e.family == Family::kGemmNarrow) return table->gemm_narrow[e.first - 1] != nullptr;
   if (e.family == Family::kOuter) return table->outer[e.second - 1][e.first - 1] != nullptr;
   if (e.family == Family::kInner) return table->inner != nullptr;
+  if (e.family == Family::kWinograd) return table->winograd_input[0] != nullptr;
   if (e.family == Family::kNorm) return table->moments != nullptr;
   if (e.family <= Family::kGrouped8Any) return spatial_kernel(*table, e) != nullptr;
   return e.family == Family::kPlain || table->widen[e.second] != nullptr;
@@ -151,6 +155,7 @@ Trial trial_in(int isa, const Entry& e, uint64_t seed, bool timing) {
       return outer_trial<E>(e.first ? table.inner8 : table.inner, {e.first, 1, true}, random, timing);
     case Family::kStorage:
       return storage_trial<E>(table, static_cast<Pass>(e.first), static_cast<Storage>(e.second), random, timing);
+    case Family::kWinograd: return winograd_trial<E>(table, {e.first, e.second != 0}, random, timing);
     case Family::kNorm: return norm_trial<E>(table, static_cast<NormPass>(e.first), random, timing);
     case Family::kPlain: return plain_trial<E>(table, static_cast<Pass>(e.first), random, timing);
     default:

@@ -62,7 +62,10 @@ CONVFIRST_INLINE void finish_channels(const FinishArgs<E>& f, int64_t channel) {
   T* out = static_cast<T*>(f.out);
   for (int64_t p = 0; p < f.pixels; ++p) {
     Vec v = activated<kActivation>(load_lanes(in + p * f.in_stride, lanes));
-    if (residual) v = v + load_lanes(residual + p * f.residual_stride + channel, lanes);
+    if (residual) {
+      v = v + load_lanes(residual + p * f.residual_stride + channel, lanes);
+      v = Vec::at_most(Vec::set1(f.sum_high), Vec::at_least(Vec::set1(f.sum_low), v));
+    }
     store_lanes(v, out + p * f.out_stride + channel, lanes);
   }
 }

@@ -11,6 +11,7 @@ namespace portable {
 #include "gemm.inl"
 #include "outer.inl"
 #include "spatial.inl"
+#include "winograd.inl"
 #include "activation.inl"
 #include "passes.inl"
 #include "norm.inl"

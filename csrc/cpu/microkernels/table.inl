@@ -51,6 +51,8 @@ Kernels<E> make_kernels() {
   if constexpr (tile <= V::kMaxTile) t.family.generic[tile_index(tile)] = family##_any<V, tile>;
 #define STORAGE(name, type) \
   if constexpr (kConverts<E, type>) t.name[static_cast<int>(StorageOf<type>::value)] = name<E, type>;
+#define WINOGRAD(name, tile) \
+  if constexpr (!kComputesInHalf<E>) t.name[tile / 2 - 1] = name<E, tile>;
 #define PLAIN(name) t.name = name<E>;
 #define NORM(name) \
   if constexpr (!kComputesInHalf<E>) t.name = name<E>;

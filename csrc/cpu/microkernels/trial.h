@@ -111,6 +111,13 @@ Trial storage_trial(const Kernels<E>& table, Pass pass, Storage storage, Random&
 template <class E>
 Trial plain_trial(const Kernels<E>& table, Pass pass, Random& random, bool timing);
 
+struct WinogradTrial {
+  int tile;
+  bool output;  // of the two transforms
+};
+template <class E>
+Trial winograd_trial(const Kernels<E>& table, const WinogradTrial& kind, Random& random, bool timing);
+
 enum class NormPass { kApply, kCombine, kActivationGrad, kGateGrad, kMoments };
 template <class E>
 Trial norm_trial(const Kernels<E>& table, NormPass pass, Random& random, bool timing);
