@@ -37,6 +37,7 @@ STABLE_TORCH_LIBRARY(CONVFIRST_NAMESPACE, m) {
   m.def("dense_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
   m.def("trimmed_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
   m.def("trimmed_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
+  m.def("winograd_conv2d(" PLAIN_ARGUMENTS ") -> Tensor");
   m.def("winograd_conv2d_packed(" PACKED_ARGUMENTS ") -> Tensor");
   m.def(
       "split_conv_transpose2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, "

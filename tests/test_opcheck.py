@@ -165,6 +165,10 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "dense_conv2d": _plain((20, 3, 3, 3), 3, 1),
     "trimmed_conv2d": _plain((20, 5, 3, 3), 5, 1),
     "trimmed_conv2d_packed": _packed((20, 5, 3, 3), 5, 1),
+    "winograd_conv2d": [
+        (_image(17, size=30), _weight(20, 17, 3, 3), None, *_window(3), 1),
+        *_plain((20, 17, 3, 3), 17, 1),
+    ],
     "winograd_conv2d_packed": [
         (
             _image(c, dtype),

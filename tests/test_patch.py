@@ -61,7 +61,7 @@ def test_what_has_no_kernel_or_another_meaning_stays() -> None:
     class Standardized(nn.Conv2d):
         pass
 
-    model = nn.Sequential(nn.Conv2d(64, 64, 3), Standardized(8, 8, 1), nn.ConvTranspose2d(8, 8, 2, groups=2))
+    model = nn.Sequential(nn.Conv2d(64, 64, 3, 2), Standardized(8, 8, 1), nn.ConvTranspose2d(8, 8, 2, groups=2))
     cf.patch(model)
     assert [type(m) for m in model] == [nn.Conv2d, Standardized, nn.ConvTranspose2d]
 

@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import pytest
@@ -77,14 +78,45 @@ def test_an_image_gives_the_same_bits_in_every_batch() -> None:
         assert torch.equal(ops.winograd_conv2d(image[index : index + 1], weight, padding=1), whole[index : index + 1])
 
 
-def test_gradients_are_torchs() -> None:
-    leaves = [torch.randn(shape).requires_grad_() for shape in ((2, 8, 6, 7), (12, 8, 3, 3), (12,), (2, 12, 6, 7))]
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(6, 7), (29, 31)])  # below and above what makes up for the weights' transform
+@pytest.mark.parametrize("padding", [(1, 1, 1, 1), (0, 2, 1, 0), (3, 3, 3, 3)])
+def test_gradients_are_torchs(size: tuple[int, int], padding: tuple[int, ...], dtype: torch.dtype) -> None:
+    height, width = size[0] + padding[2] + padding[3] - 2, size[1] + padding[0] + padding[1] - 2
+    shapes = ((2, 24, *size), (20, 24, 3, 3), (20,), (2, 20, height, width))
+    leaves = [(torch.randn(shape) / 4).to(dtype).requires_grad_() for shape in shapes]
     image, weight, bias, residual = leaves
-    output = ops.winograd_conv2d(image, weight, bias, (1, 1), activation="silu", residual=residual)
-    expected = F.silu(F.conv2d(image, weight, bias, padding=1)) + residual
-    torch.testing.assert_close(output, expected)
+    output = ops.winograd_conv2d(image, weight, bias, padding, activation="silu", residual=residual)
+    expected = F.silu(F.conv2d(F.pad(image, padding), weight, bias)) + residual
+    tolerance = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}[dtype]
+    torch.testing.assert_close(output, expected, rtol=tolerance, atol=tolerance)
     for ours, torchs in zip(*(torch.autograd.grad(y.square().sum(), leaves) for y in (output, expected)), strict=True):
-        torch.testing.assert_close(ours, torchs)
+        torch.testing.assert_close(ours, torchs, rtol=tolerance, atol=tolerance * torchs.abs().max().item())
+
+
+def test_second_gradients() -> None:
+    image = torch.randn(1, 16, 29, 30, dtype=torch.float32).requires_grad_()
+    weight = (torch.randn(16, 16, 3, 3) / 12).requires_grad_()
+    results = []
+    for convolve in (lambda: ops.winograd_conv2d(image, weight, padding=1), lambda: F.conv2d(image, weight, padding=1)):
+        (first,) = torch.autograd.grad(convolve().pow(3).mean(), image, create_graph=True)
+        results.append(torch.autograd.grad(first.square().sum(), [image, weight]))
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-4 * torchs.abs().max().item())
+
+
+def test_patched_layers_train_by_it() -> None:
+    torch.manual_seed(0)
+    stock = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU())
+    patched = cf.patch(copy.deepcopy(stock))
+    assert [type(layer) for layer in patched] == [cf.nn.Conv2d, nn.ReLU, cf.nn.Conv2d, nn.ReLU]
+    image = torch.randn(2, 3, 40, 36)
+    for model in (stock, patched):
+        model(image).square().sum().backward()
+    for ours, torchs in zip(patched.parameters(), stock.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, torchs.grad, rtol=1e-4, atol=1e-4 * torchs.grad.abs().max().item())
+    narrow = cf.patch(nn.Sequential(nn.Conv2d(8, 64, 3)))
+    assert type(narrow[0]) is nn.Conv2d
 
 
 @pytest.mark.parametrize(
@@ -179,4 +211,6 @@ def test_large_weights_get_small_tiles() -> None:
     assert kernels == ["winograd4", "winograd2", "dense", "dense"]
     for options in ({"stride": (2, 2)}, {"dilation": (2, 2)}):
         assert choose((32, 32, 3, 3), groups=1, packed=True, **options).kernel == "dense"
-    assert choose((32, 32, 3, 3), groups=1).kernel is None
+    assert choose((32, 32, 3, 3), groups=1).kernel == "winograd"
+    assert choose((32, 32, 3, 3), groups=1, dtype=torch.bfloat16).kernel is None
+    assert choose((32, 8, 3, 3), groups=1).kernel is None

@@ -12,6 +12,7 @@ from convfirst_ext import ops
 from convfirst_ext.nn.image_checks import check_packed_image, of_one_image
 from convfirst_ext.nn.packed_linear import PackedLinear
 from convfirst_ext.nn.packed_module import PackedModule
+from convfirst_ext.ops.selection import STEM_CHANNELS
 
 
 class Link(NamedTuple):
@@ -90,7 +91,9 @@ class PackedChain(torch.nn.Module):
     def reads_planar(self) -> bool:
         """Whether a contiguous (N, C, H, W) input needs no conversion to channels_last."""
         shared = any(0 in wires for wires in self.wiring[1:]) or self.wiring[0][1] == 0
-        return getattr(self.links[0], "kernel", "") == "dense" and not shared
+        first: Any = self.links[0]
+        few = getattr(first, "kernel", "") == "dense" and first.in_channels <= STEM_CHANNELS
+        return few and not shared
 
     def compute_in_half(self) -> bool:
         """Uses fp16 arithmetic for float16 inputs from now on, where this CPU has it; whether it does."""

@@ -21,6 +21,7 @@ from convfirst_ext.ops.channel_moments import channel_moments
 from convfirst_ext.ops.layout import to_channels_last
 from convfirst_ext.ops.normed_window import has_kernel
 from convfirst_ext.ops.registration import torch_backward
+from convfirst_ext.ops.selection import choose_kernel
 from convfirst_ext.ops.squeeze_excite import SqueezeExcite
 
 
@@ -182,12 +183,17 @@ def _convolve(
     if has_kernel(weight, *layer.window):
         scale, shift = (None, None) if norm is None else (norm.scale, norm.shift)
         return normed_conv2d.forward(value, scale, shift, gate, activation, weight, *layer.window)
-    left, right, top, bottom = layer.padding
+    left, _, top, _ = layer.padding
     operand = _operand(value, norm, activation)
-    output = torch.ops.aten.convolution(
-        operand, weight, None, layer.stride, (top, left), layer.dilation, False, (0, 0), layer.groups
-    )
-    output = to_channels_last(output)
+    shape, dilation, groups = weight.shape, layer.dilation, layer.groups
+    choice = choose_kernel(shape, groups=groups, stride=layer.stride, dilation=dilation, dtype=value.dtype)
+    if choice.kernel == "winograd":
+        output = torch.ops.convfirst.winograd_conv2d.default(to_channels_last(operand), weight, None, *layer.window)
+    else:
+        output = torch.ops.aten.convolution(
+            operand, weight, None, layer.stride, (top, left), layer.dilation, False, (0, 0), layer.groups
+        )
+        output = to_channels_last(output)
     return output, *channel_moments(output)
 
 

@@ -104,6 +104,22 @@ def cuda_gradients(
     return gradients
 
 
+def filters_input(grad: Tensor, weight: Tensor, window: tuple[Any, ...]) -> bool:
+    """Whether the gradient of a convolution's input is a convolution for Winograd's kernel; window as for ``both``."""
+    stride, padding, dilation, groups = window
+    if grad.dtype != torch.float32 or grad.device.type != "cpu" or not grad.numel() or max(padding) > 2:
+        return False
+    turned = weight.shape[1], weight.shape[0], *weight.shape[2:]
+    return choose_kernel(turned, groups=groups, stride=stride, dilation=dilation).kernel == "winograd"
+
+
+def filtered_input(grad: Tensor, weight: Tensor, padding: Sides) -> Tensor:
+    """That gradient: 3x3 kernels turned around, inputs and outputs exchanged."""
+    turned = weight.flip(2, 3).transpose(0, 1)
+    sides = [2 - side for side in padding]
+    return _raw.winograd_conv2d.default(to_channels_last(grad), turned, None, [1, 1], sides, [1, 1], 1)
+
+
 def pays_for_input(weight: Tensor, dilation: Sequence[int], groups: int) -> bool:
     """Whether ``input_gradient`` is faster than torch's: dilated depthwise, which torch leaves to a generic loop."""
     return groups > 1 and weight.shape[1] == 1 and max(dilation) > 1

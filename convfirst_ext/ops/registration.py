@@ -12,7 +12,10 @@ from torch import Tensor
 from convfirst_ext.ops import gradients
 
 LANES = 16
-CONVOLUTIONS = ("depthwise_conv2d", "grouped_conv2d", "pointwise_conv2d", "dense_conv2d", "trimmed_conv2d")
+CONVOLUTIONS = (
+    *("depthwise_conv2d", "grouped_conv2d", "pointwise_conv2d", "dense_conv2d", "trimmed_conv2d"),
+    "winograd_conv2d",
+)
 
 
 def output_size(
@@ -115,7 +118,13 @@ def torch_backward(
     window: tuple[Any, ...],
     wanted: list[bool],
 ) -> list[Tensor | None]:
-    """Torch's own convolution gradient; asymmetric padding is cut off the gradient of an explicitly padded input."""
+    """Torch's own convolution gradient, that of the input by Winograd's kernel where there is one.
+
+    Asymmetric padding is cut off the gradient of an explicitly padded input.
+    """
+    if wanted[0] and gradients.filters_input(grad, weight, window):
+        rest = torch_backward(grad, input, weight, bias_sizes, window, [False, *wanted[1:]])
+        return [gradients.filtered_input(grad, weight, window[1]), *rest[1:]]
     if not any(wanted):
         return [None, None, None]
     stride, (left, right, top, bottom), dilation, groups = window
@@ -183,7 +192,8 @@ def _fake_mbconv(
 
 for _name in CONVOLUTIONS:
     torch.library.register_fake(f"convfirst::{_name}", _fake_plain)
-    torch.library.register_fake(f"convfirst::{_name}_packed", _fake_packed)
+    if _name != "winograd_conv2d":
+        torch.library.register_fake(f"convfirst::{_name}_packed", _fake_packed)
     torch.library.register_autograd(f"convfirst::{_name}", _backward, setup_context=_save)
 torch.library.register_fake("convfirst::winograd_conv2d_packed", _fake_winograd)
 torch.library.register_fake("convfirst::pack_weight", _fake_pack_weight)

@@ -15,6 +15,7 @@ CUDA_MOST_STEM_CHANNELS = 256
 STEM_CHANNELS = 4  # direct convolution over more input channels is no faster than torch's
 # Transforms of fewer channels, or for fewer products, cost more than they save.
 WINOGRAD_CHANNELS, WINOGRAD_PRODUCTS = 8, 128
+LEAST_TRAINED_CHANNELS = 16  # of either side, where weights are transformed in every call
 # Transformed weights of 4x4 tiles are four times as large as those they come from: 144 MiB for so many.
 MOST_TILE_4_PRODUCTS = 1 << 20
 
@@ -86,8 +87,8 @@ def choose_kernel(
         packed: whether the weights are packed once for many calls, as in inference modules.
 
     Returns:
-        The choice; ``kernel`` is "depthwise", "pointwise", "grouped", "dense" or None, of packed weights "winograd2"
-        or "winograd4" too.
+        The choice; ``kernel`` is "depthwise", "pointwise", "grouped", "dense", "winograd" or None, of packed weights
+        "winograd2" or "winograd4" instead of "winograd".
     """
     out_channels, group_in, rows, columns = weight_shape
     if device_type == "cuda" and not cuda.REASON_AGAINST:
@@ -106,6 +107,9 @@ def choose_kernel(
             return Choice("dense", f"at most {STEM_CHANNELS} input channels")
         if packed:
             return _choose_packed_dense(weight_shape, stride, dilation)
+        if _is_winograds(weight_shape, stride, dilation) and dtype == torch.float32:
+            if min(out_channels, group_in) >= LEAST_TRAINED_CHANNELS:
+                return Choice("winograd", "3x3 kernel with stride 1")
         return Choice(None, f"dense {rows}x{columns} over {group_in} channels: torch's kernel is as fast")
     group_out = out_channels // groups
     if group_in == group_out and (group_in == 8 or group_in % 16 == 0):
@@ -114,12 +118,15 @@ def choose_kernel(
 
 
 def _choose_packed_dense(weight_shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Choice:
+    if _is_winograds(weight_shape, stride, dilation):
+        return Choice(winograd_kernel(*weight_shape[:2]), "3x3 kernel with stride 1")
+    return Choice("dense", "direct convolution: as fast as torch's, and part of a chain")
+
+
+def _is_winograds(weight_shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> bool:
     out_channels, channels, rows, columns = weight_shape
     plain = rows == columns == 3 and tuple(stride) == tuple(dilation) == (1, 1)
-    if plain and channels >= WINOGRAD_CHANNELS and out_channels * channels >= WINOGRAD_PRODUCTS:
-        kernel = winograd_kernel(out_channels, channels)
-        return Choice(kernel, "3x3 kernel with stride 1")
-    return Choice("dense", "direct convolution: as fast as torch's, and part of a chain")
+    return plain and channels >= WINOGRAD_CHANNELS and out_channels * channels >= WINOGRAD_PRODUCTS
 
 
 def winograd_kernel(out_channels: int, in_channels: int) -> str:

@@ -78,7 +78,7 @@ def run_checked(
     """``convolve`` on arguments that are known to be right."""
     dense = to_channels_last(input)
     large = weight.numel() >= LARGE and activation == "identity" and residual is None
-    if input.is_cuda or large or wants_gradient(input, weight, bias, residual):
+    if input.is_cuda or large or kernel == "winograd" or wants_gradient(input, weight, bias, residual):
         run = partial(_on_cuda, kernel) if input.is_cuda else _PLAIN[kernel]
         output = run(dense, weight, bias, *window, groups)
         output = apply_activation(activation, output)

@@ -19,7 +19,7 @@ from convfirst_ext.ops.checks import (
 )
 from convfirst_ext.ops.layout import restore_layout, to_channels_last
 from convfirst_ext.ops.selection import winograd_kernel
-from convfirst_ext.ops.single import wants_gradient
+from convfirst_ext.ops.single import run_checked, wants_gradient
 
 TILES = (2, 4)
 
@@ -50,8 +50,8 @@ def winograd_conv2d(
         residual: (N, O, H', W') or None, added last.
 
     Returns:
-        (N, O, H', W') in input's dtype and the memory format ``F.conv2d`` would give. Where a gradient is wanted, or on
-        another device than the CPU, torch computes it.
+        (N, O, H', W') in input's dtype and the memory format ``F.conv2d`` would give. Where a gradient is wanted tiles
+        are 4x4, and fewer than 48 of them, half precision and other devices than the CPU get a direct convolution.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -71,9 +71,11 @@ def winograd_conv2d(
     check_activation(activation, "activation")
     size = output_size(input, (3, 3), window)
     check_residual(residual, (input.shape[0], weight.shape[0], *size), input)
-    if wants_gradient(input, weight, bias, residual) or input.device.type != "cpu":
+    if input.device.type != "cpu":
         output = apply_activation(activation, F.conv2d(F.pad(input, window.padding), weight, bias))
         return output if residual is None else output + residual
+    if wants_gradient(input, weight, bias, residual):
+        return run_checked("winograd", input, weight, bias, window, 1, activation, residual)
     kernel = winograd_kernel(*weight.shape[:2]) if tile is None else "winograd2" if tile == 2 else "winograd4"
     output = packed.conv2d(
         kernel,

@@ -8,6 +8,7 @@
 #include "../tiling/winograd_plan.h"
 #include "convolution_op.h"
 #include "image_rows.h"
+#include "kept_memory.h"
 #include "microkernels/isa.h"
 #include "parallel.h"
 
@@ -178,6 +179,68 @@ void check(const ConvolutionShape& conv, int64_t lanes) {
                   "stride, dilation and groups must be 1 and the kernel 3x3 in a Winograd convolution.");
 }
 
+// Fewer tiles do not make up for the transform of the weights in the call.
+constexpr int64_t kLeastTiles = 48;
+
+// A block's kernels of one input channel side by side, as the filter's transform reads them.
+class Kernels3x3 {
+ public:
+  explicit Kernels3x3(const Tensor& weight)
+      : data_(static_cast<const float*>(weight.const_data_ptr())),
+        out_(weight.stride(0)),
+        in_(weight.stride(1)),
+        row_(weight.stride(2)),
+        column_(weight.stride(3)) {}
+
+  void copy(int64_t first_out, int64_t lanes, int64_t channel, float* kernel) const {
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const float* element = data_ + (first_out + lane) * out_ + channel * in_;
+      for (int64_t r = 0; r < 3; ++r) {
+        for (int64_t s = 0; s < 3; ++s) kernel[(r * 3 + s) * kLanes + lane] = element[r * row_ + s * column_];
+      }
+    }
+  }
+
+ private:
+  const float* data_;
+  int64_t out_, in_, row_, column_;
+};
+
+// In fp32: weights change with every call of a training step.
+void transform_weight(const Tensor& weight, const WeightShape& shape, float* packed) {
+  constexpr int kOut = 4, kIn = kOut + 2;
+  const WinogradFilterKernel<float> filter = kernels_for<float>().winograd_filter[kOut / 2 - 1];
+  const Kernels3x3 kernels(weight);
+  const int64_t step = shape.group_in * kLanes;
+  for_each_task(shape.blocks(), [&](int64_t block) {
+    float kernel[9 * kLanes] = {};
+    const int64_t lanes = std::min<int64_t>(kLanes, shape.out_c - block * kLanes);
+    for (int64_t c = 0; c < shape.group_in; ++c) {
+      kernels.copy(block * kLanes, lanes, c, kernel);
+      filter({kernel, packed + block * kIn * kIn * step + c * kLanes, step});
+    }
+  });
+}
+
+Tensor winograd_conv2d_plain(const Tensor input, const Tensor weight, const OptionalTensor bias, const Ints stride,
+                             const Ints padding, const Ints dilation, int64_t groups) {
+  const WeightShape plain = weight_shape(weight);
+  const WeightShape shape{plain.out_c, plain.group_in, 6, 6};
+  const Window window = window_of(plain.kernel_h, plain.kernel_w, stride, padding, dilation);
+  Convolution<float> conv = describe_convolution<float>(kWinograd4, view_nhwc(input, "input"), shape, window, groups);
+  const int64_t tiles = conv.in.n * ceil_div(conv.out_h, 4) * ceil_div(conv.out_w, 4);
+  if (tiles < kLeastTiles || storage_of(weight, "weight") != Storage::kFloat32) {
+    return run_plain(kDense, input, weight, bias, stride, padding, dilation, groups);
+  }
+  float* packed = weight_scratch(shape.packed_floats());
+  transform_weight(weight, shape, packed);
+  const std::vector<float> whole_bias = padded_bias(bias, conv.out_c);
+  Tensor out = empty_kept(conv.in.n, conv.out_c, conv.out_h, conv.out_w);
+  conv.weights = packed, conv.bias = whole_bias.data(), conv.out = out.mutable_data_ptr();
+  if (out.numel() > 0) conv.run(conv);
+  return out;
+}
+
 Tensor winograd_conv2d_packed(const Tensor input, const Tensor weight, const Tensor bias, const OptionalTensor residual,
                               const Ints stride, const Ints padding, const Ints dilation, int64_t groups,
                               int64_t out_channels, const std::string activation) {
@@ -192,6 +255,9 @@ Tensor winograd_conv2d_packed(const Tensor input, const Tensor weight, const Ten
 const ConvolutionKind kWinograd2 = {check, run_winograd<2>, nullptr, 1};
 const ConvolutionKind kWinograd4 = {check, run_winograd<4>, nullptr, 3};
 
-STABLE_TORCH_LIBRARY_IMPL(convfirst, CPU, m) { m.impl("winograd_conv2d_packed", TORCH_BOX(&winograd_conv2d_packed)); }
+STABLE_TORCH_LIBRARY_IMPL(convfirst, CPU, m) {
+  m.impl("winograd_conv2d", TORCH_BOX(&winograd_conv2d_plain));
+  m.impl("winograd_conv2d_packed", TORCH_BOX(&winograd_conv2d_packed));
+}
 
 }  // namespace convfirst

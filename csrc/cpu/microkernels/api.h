@@ -136,6 +136,16 @@ struct WinogradInputArgs {
 template <class E>
 using WinogradInputKernel = void (*)(const WinogradInputArgs<E>&);
 
+// G g G^T of a block of output channels and one input channel.
+template <class E>
+struct WinogradFilterArgs {
+  const E* kernel;  // [row][column][lane]
+  E* out;
+  int64_t position_step;  // elements
+};
+template <class E>
+using WinogradFilterKernel = void (*)(const WinogradFilterArgs<E>&);
+
 // out = clamp(clamp(A^T sums A + bias) + residual), the outer clamp where there is a residual.
 template <class E>
 struct WinogradOutputArgs {
@@ -299,6 +309,7 @@ struct Kernels {
   SpatialFamily<E> depthwise;
   SpatialFamily<E> grouped8;
   WinogradInputKernel<E> winograd_input[kWinogradTileCount];    // fp32 only
+  WinogradFilterKernel<E> winograd_filter[kWinogradTileCount];  // fp32 only
   WinogradOutputKernel<E> winograd_output[kWinogradTileCount];  // fp32 only
   GatherKernel<E> gather[kStorageCount];
   FinishKernel<E> finish[kStorageCount];

@@ -31,8 +31,8 @@ enum class Family {
 struct Entry {
   const char* name;
   Family family;
-  int first, second, third;  // gemm: rows, blocks; spatial: kernel, stride, tile; Winograd: tile, whether it
-                             // is the output's; passes: which, storage type
+  int first, second, third;  // gemm: rows, blocks; spatial: kernel, stride, tile; Winograd: tile, part;
+                             // passes: which, storage type
 };
 
 constexpr bool is_depthwise(const char* name) { return name[0] == 'd'; }
@@ -59,6 +59,10 @@ constexpr NormPass norm_pass_named(const char* name) {
   }
 }
 
+constexpr WinogradPart winograd_part_named(const char* name) {
+  return name[9] == 'i' ? WinogradPart::kInput : name[9] == 'f' ? WinogradPart::kFilter : WinogradPart::kOutput;
+}
+
 const Entry kEntries[] = {
 #define GEMM(rows, blocks) {"gemm_" #rows "x" #blocks, Family::kGemm, rows, blocks, 0},
 #define GEMM_NARROW(rows) {"gemm_narrow_" #rows, Family::kGemmNarrow, rows, 1, 0},
@@ -71,7 +75,8 @@ const Entry kEntries[] = {
   {#family "_any_t" #tile, is_depthwise(#family) ? Family::kDepthwiseAny : Family::kGrouped8Any, 3, 3, tile},
 #define STORAGE(name, type) \
   {#name "_" #type, Family::kStorage, static_cast<int>(pass_named(#name)), static_cast<int>(StorageOf<type>::value), 0},
-#define WINOGRAD(name, tile) {#name "_" #tile, Family::kWinograd, tile, #name[9] == 'o', 0},
+#define WINOGRAD(name, tile) \
+  {#name "_" #tile, Family::kWinograd, tile, static_cast<int>(winograd_part_named(#name)), 0},
 #define PLAIN(name) {#name, Family::kPlain, static_cast<int>(pass_named(#name)), 0, 0},
 #define NORM(name) {#name, Family::kNorm, static_cast<int>(norm_pass_named(#name)), 0, 0},
 #include "kernels.inc"
@@ -155,7 +160,8 @@ Trial trial_in(int isa, const Entry& e, uint64_t seed, bool timing) {
       return outer_trial<E>(e.first ? table.inner8 : table.inner, {e.first, 1, true}, random, timing);
     case Family::kStorage:
       return storage_trial<E>(table, static_cast<Pass>(e.first), static_cast<Storage>(e.second), random, timing);
-    case Family::kWinograd: return winograd_trial<E>(table, {e.first, e.second != 0}, random, timing);
+    case Family::kWinograd:
+      return winograd_trial<E>(table, {e.first, static_cast<WinogradPart>(e.second)}, random, timing);
     case Family::kNorm: return norm_trial<E>(table, static_cast<NormPass>(e.first), random, timing);
     case Family::kPlain: return plain_trial<E>(table, static_cast<Pass>(e.first), random, timing);
     default:

@@ -111,9 +111,10 @@ Trial storage_trial(const Kernels<E>& table, Pass pass, Storage storage, Random&
 template <class E>
 Trial plain_trial(const Kernels<E>& table, Pass pass, Random& random, bool timing);
 
+enum class WinogradPart { kInput, kFilter, kOutput };
 struct WinogradTrial {
   int tile;
-  bool output;  // of the two transforms
+  WinogradPart part;
 };
 template <class E>
 Trial winograd_trial(const Kernels<E>& table, const WinogradTrial& kind, Random& random, bool timing);

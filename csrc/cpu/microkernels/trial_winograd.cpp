@@ -28,6 +28,15 @@ Matrix output_matrix(int tile) {
                  0, 0.5, 0.5, 2, 2, 0, 0, a * a * a, -a * a * a, b * b * b, -b * b * b, 1}};
 }
 
+Matrix filter_matrix(int tile) {
+  const double a = std::sqrt(0.5), b = std::sqrt(2.0);
+  if (tile == 2) return {4, 3, {1, 0, 0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0, 0, 1}};
+  Matrix m{6, 3, {1, 0, 0, 1, a, a * a, 1, -a, a * a, 1, b, b * b, 1, -b, b * b, 0, 0, 1}};
+  for (size_t i = 3; i < 9; ++i) m.values[i] /= -1.5;
+  for (size_t i = 9; i < 15; ++i) m.values[i] /= 6.0;
+  return m;
+}
+
 // (m x m^T)[row][column], and what its terms add up to without their signs.
 struct Value {
   double value = 0, size = 0;
@@ -76,6 +85,38 @@ Trial input_trial(WinogradInputKernel<float> kernel, int tile, Random& random, b
         if (c >= channels && c < padded && out[c] != 0.0f) error = 1.0;
         if (c >= channels) continue;
         const auto at = [&](int pixel) -> double { return data->pixels[static_cast<size_t>(pixel)][c]; };
+        const Value expected = transformed(m, position / m.rows, position % m.rows, at);
+        error = std::fmax(error, beyond_rounding(out[c], expected.value, expected.size));
+      }
+    }
+    return error;
+  };
+  return trial;
+}
+
+Trial filter_trial(WinogradFilterKernel<float> kernel, int tile, Random& random) {
+  struct Data {
+    std::vector<float> kernels, out;
+  };
+  const int positions = (tile + 2) * (tile + 2);
+  const int64_t step = kLanes * (1 + random.below(3));
+  auto data = std::make_shared<Data>();
+  data->kernels = random.integers(9 * kLanes);
+  data->out.assign(static_cast<size_t>(positions * step), kSentinel);
+  Trial trial;
+  trial.bytes = 4.0 * kLanes * (9 + positions);
+  trial.run = [=] { kernel({data->kernels.data(), data->out.data(), step}); };
+  trial.error = [=] {
+    const Matrix m = filter_matrix(tile);
+    double error = 0;
+    for (int position = 0; position < positions; ++position) {
+      const float* out = &data->out[static_cast<size_t>(position * step)];
+      for (int64_t c = 0; c < (position + 1 < positions ? step : kLanes); ++c) {
+        if (c >= kLanes) {
+          if (out[c] != kSentinel) error = 1.0;
+          continue;
+        }
+        const auto at = [&](int element) -> double { return data->kernels[static_cast<size_t>(element * kLanes + c)]; };
         const Value expected = transformed(m, position / m.rows, position % m.rows, at);
         error = std::fmax(error, beyond_rounding(out[c], expected.value, expected.size));
       }
@@ -138,8 +179,11 @@ template <class E>
 Trial winograd_trial(const Kernels<E>& table, const WinogradTrial& kind, Random& random, bool timing) {
   if constexpr (std::is_same_v<E, float>) {
     const int slot = kind.tile / 2 - 1;
-    return kind.output ? output_trial(table.winograd_output[slot], kind.tile, random, timing)
-                       : input_trial(table.winograd_input[slot], kind.tile, random, timing);
+    switch (kind.part) {
+      case WinogradPart::kInput: return input_trial(table.winograd_input[slot], kind.tile, random, timing);
+      case WinogradPart::kFilter: return filter_trial(table.winograd_filter[slot], kind.tile, random);
+      case WinogradPart::kOutput: return output_trial(table.winograd_output[slot], kind.tile, random, timing);
+    }
   }
   return {};
 }

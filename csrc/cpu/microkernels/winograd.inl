@@ -66,6 +66,50 @@ CONVFIRST_INLINE void transform_block(const Load& load, Element<V>* out, int64_t
   transform_rows<kOut, kOut + 1, V>(load, out, position_step);
 }
 
+// A row of G g for one column, and the row after it where both share their terms.
+template <int kOut, int kRow, class V, class At>
+CONVFIRST_INLINE void filter_column(V& first, V& second, const At& at) {
+  if constexpr (kRow == 0) first = at(0);
+  if constexpr (kRow == kOut + 1) first = at(2);
+  if constexpr (kRow != 0 && kRow != kOut + 1) {
+    // Of 1, x and x^2 over the products of the point's distances from the others.
+    constexpr float kOuter = kOut == 2 ? 0.5f : kRow == 1 ? -2.0f / 3.0f : 1.0f / 6.0f;
+    constexpr float kPoint = kOut == 2 ? 1.0f : kRow == 1 ? kRootHalf : kRootTwo;
+    constexpr float kSquare = kOut == 2 ? 0.5f : kRow == 1 ? -1.0f / 3.0f : 1.0f / 3.0f;
+    const V even = V::fma(V::set1(kSquare), at(2), V::set1(kOuter) * at(0));
+    const V odd = V::set1(kOuter * kPoint) * at(1);
+    first = even + odd, second = even - odd;
+  }
+}
+
+template <int kOut, class V, class At>
+CONVFIRST_INLINE void filter_all(V (&r)[kWinogradIn<kOut>], const At& at) {
+  filter_column<kOut, 0>(r[0], r[0], at);
+  filter_column<kOut, 1>(r[1], r[2], at);
+  if constexpr (kOut == 4) filter_column<kOut, 3>(r[3], r[4], at);
+  filter_column<kOut, kOut + 1>(r[kOut + 1], r[kOut + 1], at);
+}
+
+template <class E, int kOut>
+void winograd_filter(const WinogradFilterArgs<E>& w) {
+  using V = typename Simd<E>::Wide;
+  constexpr int kIn = kWinogradIn<kOut>;
+  V columns[3][kIn];
+  CONVFIRST_UNROLL
+  for (int column = 0; column < 3; ++column) {
+    const auto at = [&](int row) CONVFIRST_ALWAYS_INLINE { return V::load(w.kernel + (row * 3 + column) * V::kWidth); };
+    filter_all<kOut>(columns[column], at);
+  }
+  CONVFIRST_UNROLL
+  for (int row = 0; row < kIn; ++row) {
+    V r[kIn];
+    const auto at = [&](int column) CONVFIRST_ALWAYS_INLINE { return columns[column][row]; };
+    filter_all<kOut>(r, at);
+    CONVFIRST_UNROLL
+    for (int column = 0; column < kIn; ++column) r[column].store(w.out + (row * kIn + column) * w.position_step);
+  }
+}
+
 template <class E, int kOut>
 void winograd_input(const WinogradInputArgs<E>& w) {
   using V = typename Simd<E>::Wide;
