@@ -1,9 +1,12 @@
-// The weights of Winograd convolutions: G g G^T of every kernel, in float64, packed like kernels of (m + 2)^2 elements.
+// The weights of Winograd convolutions, G g G^T of every kernel, packed like kernels of (m + 2)^2 elements: in float64
+// where they are packed once, in fp32 where they change with every call, as in training.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "packing.h"
+#include "microkernels/isa.h"
 #include "parallel.h"
+#include "winograd.h"
 
 namespace convfirst {
 namespace {
@@ -52,6 +55,30 @@ void transform(const FilterMatrix& g, int64_t in, const float* from, float* to, 
   }
 }
 
+// A block's kernels of one input channel side by side, as the filter's transform reads them.
+class Kernels3x3 {
+ public:
+  explicit Kernels3x3(const Tensor& weight)
+      : data_(static_cast<const float*>(weight.const_data_ptr())),
+        out_(weight.stride(0)),
+        in_(weight.stride(1)),
+        row_(weight.stride(2)),
+        column_(weight.stride(3)) {}
+
+  void copy(int64_t first_out, int64_t lanes, int64_t channel, float* kernel) const {
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const float* element = data_ + (first_out + lane) * out_ + channel * in_;
+      for (int64_t r = 0; r < 3; ++r) {
+        for (int64_t s = 0; s < 3; ++s) kernel[(r * 3 + s) * kLanes + lane] = element[r * row_ + s * column_];
+      }
+    }
+  }
+
+ private:
+  const float* data_;
+  int64_t out_, in_, row_, column_;
+};
+
 Tensor pack_winograd_weight(const Tensor weight, int64_t tile) {
   const WeightShape shape = weight_shape(weight);
   STD_TORCH_CHECK(tile == 2 || tile == 4, "tile must be 2 or 4, but is ", tile, ".");
@@ -76,4 +103,21 @@ Tensor pack_winograd_weight(const Tensor weight, int64_t tile) {
 STABLE_TORCH_LIBRARY_IMPL(convfirst, CPU, m) { m.impl("pack_winograd_weight", TORCH_BOX(&pack_winograd_weight)); }
 
 }  // namespace
+
+void transform_weight(const Tensor& weight, float* packed) {
+  constexpr int kOut = 4, kIn = kOut + 2;
+  const WeightShape shape = weight_shape(weight);
+  const WinogradFilterKernel<float> filter = kernels_for<float>().winograd_filter[kOut / 2 - 1];
+  const Kernels3x3 kernels(weight);
+  const int64_t step = shape.group_in * kLanes;
+  for_each_task(shape.blocks(), [&](int64_t block) {
+    float kernel[9 * kLanes] = {};
+    const int64_t lanes = std::min<int64_t>(kLanes, shape.out_c - block * kLanes);
+    for (int64_t c = 0; c < shape.group_in; ++c) {
+      kernels.copy(block * kLanes, lanes, c, kernel);
+      filter({kernel, packed + block * kIn * kIn * step + c * kLanes, step});
+    }
+  });
+}
+
 }  // namespace convfirst
