@@ -60,11 +60,16 @@ Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor&
   Convolution<float> conv = describe(kind, input, weight_shape(weight), stride, padding, dilation, groups);
   float* packed = weight_scratch(weight_shape(weight).packed_floats());
   pack_weight_into(weight, packed);
+  conv.weights = packed;
+  return run_unpacked(conv, input, bias);
+}
+
+Tensor run_unpacked(Convolution<float> conv, const Tensor& input, const OptionalTensor& bias) {
   const std::vector<float> whole_bias = padded_bias(bias, conv.out_c);
   // Training frees and takes the same memory again, step by step.
   Tensor out = conv.in.storage == Storage::kFloat32 ? empty_kept(conv.in.n, conv.out_c, conv.out_h, conv.out_w)
                                                     : allocate(input, conv);
-  conv.weights = packed, conv.bias = whole_bias.data(), conv.out = out.mutable_data_ptr();
+  conv.bias = whole_bias.data(), conv.out = out.mutable_data_ptr();
   if (out.numel() > 0) conv.run(conv);
   return out;
 }

@@ -52,6 +52,9 @@ WeightShape packed_shape(const Tensor& weight, int64_t out_channels);
 Tensor run_plain(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                  const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
 
+// What is left of run_plain once the weights are packed.
+Tensor run_unpacked(Convolution<float> conv, const Tensor& input, const OptionalTensor& bias);
+
 Tensor run_packed(const ConvolutionKind& kind, const Tensor& input, const Tensor& weight, const Tensor& bias,
                   const OptionalTensor& residual, const Ints& stride, const Ints& padding, const Ints& dilation,
                   int64_t groups, int64_t out_channels, const std::string& activation);

@@ -1,6 +1,5 @@
 // 3x3 convolution of stride 1 by Winograd's minimal filtering.
 #include "convolution_op.h"
-#include "kept_memory.h"
 #include "parallel.h"
 #include "winograd.h"
 
@@ -31,11 +30,8 @@ Tensor winograd_conv2d_plain(const Tensor input, const Tensor weight, const Opti
   }
   float* packed = weight_scratch(shape.packed_floats());
   transform_weight(weight, packed);
-  const std::vector<float> whole_bias = padded_bias(bias, conv.out_c);
-  Tensor out = empty_kept(conv.in.n, conv.out_c, conv.out_h, conv.out_w);
-  conv.weights = packed, conv.bias = whole_bias.data(), conv.out = out.mutable_data_ptr();
-  if (out.numel() > 0) conv.run(conv);
-  return out;
+  conv.weights = packed;
+  return run_unpacked(conv, input, bias);
 }
 
 Tensor winograd_conv2d_packed(const Tensor input, const Tensor weight, const Tensor bias, const OptionalTensor residual,
